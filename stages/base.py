@@ -1,0 +1,84 @@
+"""What the engine knows of a model, whatever its role.
+
+| role   | item                                   | result                              |
+|--------|----------------------------------------|-------------------------------------|
+| image  | uint8 RGB [height, width, 3]           | float32 [dimension], unit length    |
+| text   | str                                    | float32 [dimension], unit length    |
+| voice  | int16 [samples], 16 kHz mono           | float32 [dimension], unit length    |
+| speech | SpeechInput                            | Transcript                          |
+
+Arrays are NumPy arrays in host memory on both sides; what lies between, on the device, is the model's own affair.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from transport.messages import ModelInfo, Word
+
+Pixels = npt.NDArray[np.uint8]  # RGB [height, width, 3]
+Pcm = npt.NDArray[np.int16]  # [samples], 16 kHz mono
+Vector = npt.NDArray[np.float32]  # [dimension], unit length
+Vectors = npt.NDArray[np.float32]  # [n, dimension], rows of unit length
+
+ROLES = ("image", "speech", "text", "voice")
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechInput:
+    """One window of sound to transcribe."""
+
+    pcm: Pcm  # int16 [samples], 16 kHz mono, at most 30 s
+    language: str | None  # ISO 639-1; None: found by the model
+
+
+@dataclass(frozen=True, slots=True)
+class TextSegment:
+    """One phrase of a transcript. Times are seconds from the start of the window."""
+
+    start_seconds: float
+    end_seconds: float
+    text: str
+    words: tuple[Word, ...]  # times as here: from the start of the window
+    average_logprob: float  # mean log probability of the tokens; Whisper's own threshold for a bad one is -1.0
+    no_speech_probability: float  # Whisper's own threshold for silence is 0.6
+    compression_ratio: float  # of the text under zlib; Whisper's own threshold for a loop is 2.4
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said in one window."""
+
+    language: str  # ISO 639-1
+    language_probability: float
+    segments: tuple[TextSegment, ...]  # in order; empty when nothing was said
+
+
+class Model(Protocol):
+    """A loaded model. One thread calls it."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Which model this is."""
+
+    @property
+    def max_batch(self) -> int:
+        """Most items that one `run` takes, whatever memory there is."""
+
+    def run(self, batch: Sequence[Any]) -> list[Any]:
+        """One result for each item, in order. Raises whatever the library raises; the caller handles out of memory."""
+
+    def length_of(self, item: Any) -> int:
+        """What batches are sorted by: items of like length waste least padding; 0 where length does not matter.
+
+        The voice model takes only items of equal length in one batch.
+        """
+
+    def bytes_of(self, item: Any) -> int:
+        """Host bytes that the item holds."""
+
+    def unload(self) -> None:
+        """Give the weights' memory back. The model cannot run afterwards."""
