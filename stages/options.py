@@ -12,7 +12,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all sections: frozen, and unknown keys are errors."""
 
 
-class DecodeOptions(Options):
+class DecodeOptions(Options, frozen=True):
     """[decode] how frames are read."""
 
     backend: Literal["pyav", "decord"] = "pyav"  # PyAV decodes 3 times faster and is bounded by itself
@@ -27,7 +27,7 @@ class DecodeOptions(Options):
     max_hours: Positive = 48.0  # a longer duration is taken for a lie and not planned for
 
 
-class SpeechOptions(Options):
+class SpeechOptions(Options, frozen=True):
     """[speech] how speech is found and read."""
 
     captions: Literal["prefer", "ignore"] = "prefer"  # people's words beat a model's, and cost nothing
@@ -42,7 +42,7 @@ class SpeechOptions(Options):
     max_audio_gap_seconds: Positive = 1.0  # a longer hole in the sound is reported as a gap
 
 
-class VoiceOptions(Options):
+class VoiceOptions(Options, frozen=True):
     """[voice] how voice windows are cut from speech."""
 
     window_seconds: Positive = 3.0  # ECAPA was trained on 3 s
@@ -50,7 +50,7 @@ class VoiceOptions(Options):
     min_seconds: Positive = 1.0  # shorter speech does not tell speakers apart
 
 
-class ModelOptions(Options):
+class ModelOptions(Options, frozen=True):
     """[models] hub id, local directory, or "package:NAME"; "off" leaves the model out."""
 
     image: str = "openai/clip-vit-base-patch32"  # 600 MB, fits every card and a laptop
@@ -63,7 +63,7 @@ class ModelOptions(Options):
     text_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
 
-class StoreOptions(Options):
+class StoreOptions(Options, frozen=True):
     """[store] where the points go."""
 
     url: str | None = None  # of a Qdrant server; None: the embedded store at `path`

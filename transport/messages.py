@@ -4,8 +4,8 @@ Who says what to whom:
 
     supervisor ──Probe, DecodeFrames, DecodeAudio, Abort, Drain──► decoder, engine, consumer
     decoder, engine, consumer ──Hello, Ready, Probed, Progress, Decoded, TaskFailed, …──► supervisor
-    decoder ──TaskStart, Frame, Speech, Caption, TaskEnd──► engine ──Grant──► decoder
-    engine ──Points, TaskResult──► consumer ──Grant──► engine
+    decoder ──Join, TaskStart, Frame, Speech, Caption, TaskEnd──► engine ──Grant──► decoder
+    engine ──Join, Points, TaskResult──► consumer ──Grant──► engine
     consumer ──TaskDurable──► supervisor
 
 Headers travel as MessagePack in frame 0; the array that a header describes travels as raw bytes in frame 1.
@@ -35,7 +35,7 @@ class TaskKey(msgspec.Struct, frozen=True, array_like=True, order=True):
     attempt: int
 
 
-class Gap(Value):
+class Gap(Value, frozen=True):
     """A stretch of a medium that is not in the index, and why."""
 
     start_seconds: float
@@ -43,7 +43,7 @@ class Gap(Value):
     reason: str  # "code: explanation", one line
 
 
-class ItemFailure(Value):
+class ItemFailure(Value, frozen=True):
     """An item that failed alone, after every split and retry."""
 
     kind: str  # the model's role: image | speech | text | voice
@@ -53,14 +53,14 @@ class ItemFailure(Value):
     message: str
 
 
-class ArraySpec(Value):
+class ArraySpec(Value, frozen=True):
     """What frame 1 holds. Its length must equal the product of shape times the size of dtype."""
 
     dtype: Literal["uint8", "int16", "float16", "float32"]
     shape: tuple[int, ...]
 
 
-class FrameFormat(Value):
+class FrameFormat(Value, frozen=True):
     """The picture size that the image model takes, and how a frame is brought to it."""
 
     width: int
@@ -68,7 +68,7 @@ class FrameFormat(Value):
     fit: Literal["crop", "stretch"]  # crop: shorter side to size, then centre crop; stretch: both sides, aspect lost
 
 
-class VideoStream(Value):
+class VideoStream(Value, frozen=True):
     """The video stream that is indexed."""
 
     index: int
@@ -80,7 +80,7 @@ class VideoStream(Value):
     duration_seconds: float | None  # of this stream alone; None when the container does not say
 
 
-class AudioStream(Value):
+class AudioStream(Value, frozen=True):
     """The audio stream that is indexed."""
 
     index: int
@@ -91,7 +91,7 @@ class AudioStream(Value):
     duration_seconds: float | None
 
 
-class CaptionTrack(Value):
+class CaptionTrack(Value, frozen=True):
     """A source of captions: a subtitle stream of the medium, or a file beside it."""
 
     format: str  # codec or file type: subrip, webvtt, mov_text, ass, …
@@ -100,7 +100,7 @@ class CaptionTrack(Value):
     sidecar: bytes | None = None  # path as the file system spells it
 
 
-class MediaInfo(Value):
+class MediaInfo(Value, frozen=True):
     """What opening a file told about it."""
 
     container: str
@@ -120,7 +120,7 @@ class Word(msgspec.Struct, frozen=True, array_like=True):
     text: str
 
 
-class ModelInfo(Value):
+class ModelInfo(Value, frozen=True):
     """Identity of a loaded model. `label` is what points carry and what their ids are made from."""
 
     role: Literal["image", "speech", "text", "voice"]
@@ -137,14 +137,14 @@ class ModelInfo(Value):
 # --- supervisor → decoder, engine, consumer -------------------------------------------------------------------------
 
 
-class Probe(Message):
+class Probe(Message, frozen=True):
     """Hash a file, open it, and tell what is in it."""
 
     key: TaskKey
     path: bytes
 
 
-class DecodeFrames(Message):
+class DecodeFrames(Message, frozen=True):
     """Sample the frames of one span [start, end) of one video. end None: to wherever the stream ends."""
 
     key: TaskKey
@@ -157,7 +157,7 @@ class DecodeFrames(Message):
     format: FrameFormat
 
 
-class DecodeAudio(Message):
+class DecodeAudio(Message, frozen=True):
     """Find the speech of one sound track, and read its captions."""
 
     key: TaskKey
@@ -170,20 +170,20 @@ class DecodeAudio(Message):
     voices: bool
 
 
-class Abort(Message):
+class Abort(Message, frozen=True):
     """Forget an attempt: its decoder is gone."""
 
     key: TaskKey
 
 
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Finish what is in hand, then exit with 0."""
 
 
 # --- decoder, engine, consumer → supervisor -------------------------------------------------------------------------
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """First word of a child: it runs, and is loading."""
 
     role: str
@@ -191,7 +191,7 @@ class Hello(Message):
     pid: int
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """A child can take work. The engine adds what its models are."""
 
     role: str
@@ -201,7 +201,7 @@ class Ready(Message):
     device: str | None = None
 
 
-class Probed(Message):
+class Probed(Message, frozen=True):
     """Answer to Probe."""
 
     key: TaskKey
@@ -211,20 +211,20 @@ class Probed(Message):
     media: MediaInfo
 
 
-class Progress(Message):
+class Progress(Message, frozen=True):
     """A decoder is alive and this far into its task."""
 
     key: TaskKey
     done_seconds: float
 
 
-class Decoded(Message):
+class Decoded(Message, frozen=True):
     """A decoder has sent the last item of its task and is idle."""
 
     key: TaskKey
 
 
-class TaskFailed(Message):
+class TaskFailed(Message, frozen=True):
     """A decoder could not do its task at all; it is idle."""
 
     key: TaskKey
@@ -232,7 +232,7 @@ class TaskFailed(Message):
     message: str
 
 
-class ModelStats(Value):
+class ModelStats(Value, frozen=True):
     """Counters of one model since start."""
 
     items: int
@@ -243,7 +243,7 @@ class ModelStats(Value):
     batch_splits: int
 
 
-class EngineStats(Message):
+class EngineStats(Message, frozen=True):
     """What the engine is doing, about once a second."""
 
     models: dict[str, ModelStats]
@@ -254,7 +254,7 @@ class EngineStats(Message):
     peak_rss_bytes: int
 
 
-class ConsumerStats(Message):
+class ConsumerStats(Message, frozen=True):
     """What the consumer is doing, about once a second."""
 
     points: int
@@ -264,17 +264,24 @@ class ConsumerStats(Message):
     peak_rss_bytes: int
 
 
-class DecoderStats(Message):
+class DecoderStats(Message, frozen=True):
     """Peak memory of one decoder."""
 
     index: int
     peak_rss_bytes: int
 
 
+# --- decoder → engine, engine → consumer ----------------------------------------------------------------------------
+
+
+class Join(Message, frozen=True):
+    """First message on a data socket: the sender asks for its byte credit."""
+
+
 # --- decoder → engine -----------------------------------------------------------------------------------------------
 
 
-class TaskStart(Message):
+class TaskStart(Message, frozen=True):
     """First message of an attempt: what all its items share."""
 
     key: TaskKey
@@ -282,7 +289,7 @@ class TaskStart(Message):
     shown_path: str
 
 
-class Frame(Message):
+class Frame(Message, frozen=True):
     """One sampled frame. Frame 1: uint8 pixels, RGB [height, width, 3]."""
 
     key: TaskKey
@@ -291,19 +298,20 @@ class Frame(Message):
     array: ArraySpec
 
 
-class Speech(Message):
+class Speech(Message, frozen=True):
     """One window of sound that holds speech. Frame 1: int16 PCM [samples], 16 kHz mono."""
 
     key: TaskKey
     start_seconds: float
     end_seconds: float
     speech: tuple[tuple[float, float], ...]  # detected speech inside the window, seconds of the medium
+    captioned_seconds: float  # how much of `speech` caption cues cover
     transcribe: bool
     voices: bool
     array: ArraySpec
 
 
-class Caption(Message):
+class Caption(Message, frozen=True):
     """One caption cue."""
 
     key: TaskKey
@@ -313,7 +321,7 @@ class Caption(Message):
     language: str | None
 
 
-class TaskEnd(Message):
+class TaskEnd(Message, frozen=True):
     """Last message of an attempt."""
 
     key: TaskKey
@@ -325,7 +333,7 @@ class TaskEnd(Message):
 # --- engine → decoder, consumer → engine ----------------------------------------------------------------------------
 
 
-class Grant(Message):
+class Grant(Message, frozen=True):
     """Byte credit: the receiver may be sent this many further bytes."""
 
     credit_bytes: int
@@ -334,7 +342,7 @@ class Grant(Message):
 # --- engine → consumer ----------------------------------------------------------------------------------------------
 
 
-class Points(Message):
+class Points(Message, frozen=True):
     """Vectors of one collection. Frame 1: float16 [n, dimension], one row a point."""
 
     key: TaskKey
@@ -345,7 +353,7 @@ class Points(Message):
     array: ArraySpec
 
 
-class TaskResult(Message):
+class TaskResult(Message, frozen=True):
     """Behind the last points of an attempt: what became of its items."""
 
     key: TaskKey
@@ -364,7 +372,7 @@ class TaskResult(Message):
 # --- consumer → supervisor ------------------------------------------------------------------------------------------
 
 
-class TaskDurable(Message):
+class TaskDurable(Message, frozen=True):
     """Every point of an attempt is durable in the store."""
 
     result: TaskResult
@@ -378,5 +386,5 @@ ToConsumerControl = Abort | Drain
 ToSupervisor = (
     Hello | Ready | Probed | Progress | Decoded | TaskFailed | EngineStats | ConsumerStats | DecoderStats | TaskDurable
 )
-ToEngine = TaskStart | Frame | Speech | Caption | TaskEnd
-ToConsumer = Points | TaskResult
+ToEngine = Join | TaskStart | Frame | Speech | Caption | TaskEnd
+ToConsumer = Join | Points | TaskResult
