@@ -12,7 +12,7 @@ Arrays are NumPy arrays in host memory on both sides; what lies between, on the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,22 @@ Pcm = npt.NDArray[np.int16]  # [samples], 16 kHz mono
 Vector = npt.NDArray[np.float32]  # [dimension], unit length
 Vectors = npt.NDArray[np.float32]  # [n, dimension], rows of unit length
 
-ROLES = ("image", "speech", "text", "voice")
+Role = Literal["image", "speech", "text", "voice"]
+ROLES: tuple[Role, ...] = ("image", "speech", "text", "voice")
+
+
+class Identity(NamedTuple):
+    """Which weights these are. Made by `stages.registry.identify`, without reading all of them."""
+
+    name: str  # hub id, package name, or directory name
+    revision: str  # 12 hexadecimal digits that change when the weights change
+    untrained: bool  # made by `models tiny`
+
+    def info(self, role: Role, dimension: int) -> ModelInfo:
+        """What a loaded model says of itself; dimension of its vectors, 0 for the speech model."""
+        return ModelInfo(
+            role=role, name=self.name, revision=self.revision, dimension=dimension, untrained=self.untrained
+        )
 
 
 @dataclass(frozen=True, slots=True)
