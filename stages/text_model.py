@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from stages.base import Identity, Vector, Vectors
 from stages.errors import ModelError
 from stages.torch_model import dtype_for, prepare_transformers, release, unit_rows
@@ -59,11 +57,11 @@ class TextModel:
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         """What is searched in → float32 [n, dimension], rows of unit length."""
-        return self._unit_rows(self._model.encode_document, texts)
+        return self._unit_rows(self._model.encode_document, texts, ("document", "passage", "corpus"))
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """What is searched for → float32 [n, dimension], rows of unit length."""
-        return self._unit_rows(self._model.encode_query, texts)
+        return self._unit_rows(self._model.encode_query, texts, ("query",))
 
     def length_of(self, item: str) -> int:
         """Characters: near enough to tokens for batches of like length."""
@@ -78,17 +76,29 @@ class TextModel:
         self._model = None
         release(self._device)
 
-    def _unit_rows(self, encode: Any, texts: Sequence[str]) -> Vectors:
+    def _unit_rows(self, encode: Any, texts: Sequence[str], prompt_names: tuple[str, ...]) -> Vectors:
         """The batch as given, in one pass. The library is told that these are texts by giving it a list of str: it
         guesses the kind of anything else from its shape.
+
+        The prompt is chosen here: the library keeps an empty "document" beside a model's "passage", and takes it first.
         """
-        features = encode(list(texts), batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
+        prompts = (self._model.prompts.get(name) for name in prompt_names)
+        features = encode(
+            list(texts),
+            prompt=next((prompt for prompt in prompts if prompt), None),
+            batch_size=len(texts),
+            show_progress_bar=False,
+            convert_to_tensor=True,
+        )
         return unit_rows(features, "models.text_dtype")
 
 
 def _checked_dimension(model: Any) -> int:
     """Run the model once: versions of the library differ in what they make of their input, so nothing is assumed."""
-    vectors = model.encode(PROBES, show_progress_bar=False)
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or len(vectors) != len(PROBES):
-        raise ModelError("model-wrong-kind", "models.text: the model does not give one vector for each text")
-    return int(vectors.shape[1])
+    try:
+        shape = model.encode(PROBES, show_progress_bar=False).shape
+    except KeyError as error:  # the library looks for an output that only a pooling layer makes
+        raise ModelError("model-wrong-kind", f"models.text: the model gives no {error} for a text") from error
+    if len(shape) != 2 or shape[0] != len(PROBES):
+        raise ModelError("model-wrong-kind", f"models.text: the model gives {shape} for {len(PROBES)} texts")
+    return int(shape[1])
