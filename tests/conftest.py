@@ -1,0 +1,34 @@
+"""What several test modules share."""
+
+from pathlib import Path
+
+import pytest
+
+from stages.tiny import build_tiny
+
+
+class TinyModels:
+    """The tiny models of this test session, each built when it is first asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __getitem__(self, family: str) -> Path:
+        """Directory of clip, siglip, whisper or ecapa."""
+        return build_tiny(self.directory, (family,))[family]
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
+    return TinyModels(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any attempt to resolve a name or open a connection fails the test."""
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError(f"the network was reached for: {arguments}")
+
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("socket.socket.connect", refuse)
