@@ -112,7 +112,7 @@ def hub_directory(source: str, directory: Path) -> Path:
 
 def is_local(source: str) -> bool:
     """Whether a setting names a directory: it looks like one, or there is one of that name."""
-    return source.startswith(("/", "./", "../", "~")) or Path(source).is_dir()
+    return source.startswith(("/", "./", "../", "~")) or (source != "" and Path(source).is_dir())
 
 
 def is_hub_id(source: str) -> bool:

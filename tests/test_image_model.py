@@ -157,7 +157,7 @@ def test_what_the_model_says_of_itself(model: ImageModel, family: str) -> None:
     assert model.info.label == "tiny@0123456789ab (untrained)"
     assert (model.info.role, model.info.dimension) == ("image", 64)
     fit = {"clip": "crop", "siglip": "stretch"}[family]
-    assert model.frame_format == FrameFormat(width=224, height=224, fit=fit)  # type: ignore[arg-type]
+    assert model.frame_format == FrameFormat(width=224, height=224, fit=fit)
     assert model.bytes_of(noise(1)[0]) == 150_528
     assert model.length_of(noise(1)[0]) == 0
 
