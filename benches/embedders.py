@@ -16,19 +16,34 @@ import numpy as np
 
 from stages import registry
 from stages.image_model import ImageModel
-from stages.options import ModelOptions
+from stages.options import ModelOptions, SpeechOptions
 
-WORDS = "the a man woman dog speaks runs about city water coffee light under with and then".split()
+WORDS = (
+    "the",
+    "a",
+    "man",
+    "woman",
+    "dog",
+    "speaks",
+    "runs",
+    "city",
+    "water",
+    "coffee",
+    "light",
+    "under",
+    "with",
+    "then",
+)
 
 
 def main() -> None:
     arguments = parse_arguments()
     options = ModelOptions(image=arguments.image, text=arguments.text, directory=arguments.directory)
     print(f"{platform.machine()}, Python {platform.python_version()}, device {arguments.device}, {arguments.seconds} s")
-    image = registry.load("image", options, arguments.device)
+    image = registry.load("image", options, SpeechOptions(), arguments.device)
     assert isinstance(image, ImageModel)
     report(image.info.label, image.run, frames(image), "images", arguments)
-    text = registry.load("text", options, arguments.device)
+    text = registry.load("text", options, SpeechOptions(), arguments.device)
     report(text.info.label, text.run, sentences(), "sentences", arguments)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from stages.base import ROLES, Identity, Model, Role
 from stages.errors import ModelError
 from stages.model_files import check_kind, is_untrained, revision, size_bytes
-from stages.options import ModelOptions
+from stages.options import ModelOptions, SpeechOptions
 
 OFF = "off"
 PACKAGE = "package:"
@@ -68,7 +68,7 @@ def identify(role: Role, source: str, path: Path) -> Identity:
     return Identity(name=_name(source, path), revision=revision(role, path), untrained=is_untrained(path))
 
 
-def load(role: Role, options: ModelOptions, device: str) -> Model:
+def load(role: Role, options: ModelOptions, speech: SpeechOptions, device: str) -> Model:
     """Find and load the model of a role. device: torch's name ("cpu", "cuda:0").
 
     Raises ModelError as `resolve` does, and model-load-failed when the files are damaged.
@@ -88,7 +88,9 @@ def load(role: Role, options: ModelOptions, device: str) -> Model:
         case "speech":
             from stages.speech_model import SpeechModel
 
-            return SpeechModel.load(path, identity, device=device, dtype=options.speech_dtype)
+            return SpeechModel.load(
+                path, identity, device=device, dtype=options.speech_dtype, beam_size=speech.beam_size
+            )
         case "voice":
             from stages.speaker_model import SpeakerModel
 
@@ -100,9 +102,9 @@ def list_models(options: ModelOptions) -> list[ModelRow]:
     return [_row(role, getattr(options, role), Path(options.directory)) for role in ROLES]
 
 
-def check(options: ModelOptions, device: str = "cpu") -> list[CheckRow]:
+def check(options: ModelOptions, speech: SpeechOptions, device: str) -> list[CheckRow]:
     """What `models check` shows: each configured model, loaded and unloaded in turn."""
-    return [_check(role, source, options, device) for role, source in configured(options)]
+    return [_check(role, source, options, speech, device) for role, source in configured(options)]
 
 
 def hub_directory(source: str, directory: Path) -> Path:
@@ -193,10 +195,10 @@ def _row(role: Role, source: str, directory: Path) -> ModelRow:
     return ModelRow(role, source, "ready", path, size_bytes(role, path), label, None)
 
 
-def _check(role: Role, source: str, options: ModelOptions, device: str) -> CheckRow:
+def _check(role: Role, source: str, options: ModelOptions, speech: SpeechOptions, device: str) -> CheckRow:
     started = time.monotonic()
     try:
-        model = load(role, options, device)
+        model = load(role, options, speech, device)
     except ModelError as error:
         return CheckRow(role, source, False, None, 0, time.monotonic() - started, error.message)
     seconds = time.monotonic() - started

