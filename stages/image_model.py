@@ -15,7 +15,7 @@ import numpy as np
 
 from stages.base import Identity, Pixels, Vector, Vectors
 from stages.errors import ModelError
-from stages.torch_model import dtype_for, prepare_transformers, release, unit_rows
+from stages.torch_model import dtype_for, load_errors, load_failed, prepare_transformers, release, unit_rows
 from transport.messages import FrameFormat
 
 if TYPE_CHECKING:
@@ -203,13 +203,11 @@ def _dimension(config: Any) -> int:
 
 def _load_module(path: Path, towers: Towers, dtype: "torch.dtype") -> Any:
     """Raises ModelError when the files are damaged or lack weights: torch would fill those with random numbers."""
-    from safetensors import SafetensorError
-
     module_class = _module_class(path, towers)
     try:
         model, report = module_class.from_pretrained(path, dtype=dtype, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError("model-load-failed", f"models.image: {path}: {' '.join(str(error).split())}") from error
+    except load_errors() as error:
+        raise load_failed("models.image", path, error) from error
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError("model-load-failed", f"models.image: {path} lacks weights: {some}; pull the model again")
@@ -238,5 +236,5 @@ def _load_tokenizer(path: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError("model-load-failed", f"models.image: {path}: {' '.join(str(error).split())}") from error
+    except load_errors() as error:
+        raise load_failed("models.image", path, error) from error

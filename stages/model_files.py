@@ -45,7 +45,7 @@ READS: dict[str, tuple[str, ...]] = {
         *(f"[0-9]_*/{name}" for name in (*MODEL, *MODEL_PICKLED, *TOKENIZER)),
     ),
     "speech": ("config.json", "model.bin", "tokenizer.json", "vocabulary.*", "preprocessor_config.json"),
-    "voice": ("hyperparams.yaml", "embedding_model.ckpt", "mean_var_norm_emb.ckpt", "config.json"),
+    "voice": ("hyperparams.yaml", "embedding_model.ckpt"),
 }
 
 # What a directory must hold for its role, beside weights and a tokenizer.

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from stages.base import Identity, Vector, Vectors
 from stages.errors import ModelError
-from stages.torch_model import dtype_for, prepare_transformers, release, unit_rows
+from stages.torch_model import dtype_for, load_errors, load_failed, prepare_transformers, release, unit_rows
 
 MAX_BATCH = 512  # as for frames: more brings no speed, and costs more when it fails
 PROBES = ["a short sentence", "another one, a little longer than the first"]
@@ -36,7 +36,6 @@ class TextModel:
         what it gives for text is not one vector a text.
         """
         prepare_transformers()
-        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
 
         try:
@@ -47,8 +46,8 @@ class TextModel:
                 trust_remote_code=False,
                 model_kwargs={"dtype": dtype_for(dtype, device)},
             )
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-            raise ModelError("model-load-failed", f"models.text: {path}: {' '.join(str(error).split())}") from error
+        except load_errors() as error:
+            raise load_failed("models.text", path, error) from error
         return cls(model.eval(), identity, device)
 
     def run(self, batch: Sequence[str]) -> list[Vector]:

@@ -1,6 +1,8 @@
 """What the models that run in torch have in common: precision, quiet loading, unit vectors, unloading."""
 
 import gc
+import pickle
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import torchaudio_shim
@@ -21,6 +23,21 @@ def prepare_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def load_errors() -> tuple[type[Exception], ...]:
+    """What the libraries raise when the files of a model are damaged, or do not belong together."""
+    from safetensors import SafetensorError
+
+    return (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, pickle.UnpicklingError)
+
+
+def load_failed(setting: str, path: Path, error: Exception) -> ModelError:
+    """One line (model-load-failed) for what `load_errors` lists."""
+    why = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, pickle.UnpicklingError):  # torch's own advice is to load it all the same
+        why = "its pickled weights are damaged, or would run code"
+    return ModelError("model-load-failed", f"{setting}: {path}: {why}")
 
 
 def dtype_for(name: str, device: str) -> "torch.dtype":

@@ -200,6 +200,14 @@ def test_damaged_weights_are_one_line(copy: Path) -> None:
     assert "\n" not in error.value.message
 
 
+def test_a_damaged_tokenizer_is_one_line(copy: Path, family: str) -> None:
+    (copy / {"clip": "tokenizer.json", "siglip": "spiece.model"}[family]).write_bytes(b"{")
+    with pytest.raises(ModelError, match=r"models\.image: .*copy") as error:
+        ImageModel.load(copy, IDENTITY)
+    assert error.value.code == "model-load-failed"
+    assert "\n" not in error.value.message
+
+
 def test_lacking_weights_are_not_made_up(copy: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -288,3 +296,30 @@ def test_lengths_are_taken_in_float32() -> None:
     """300 squared is more than float16 can hold."""
     rows = unit_rows(torch.full((2, 8), 300.0, dtype=torch.float16), "models.image_dtype")
     np.testing.assert_allclose(rows, np.full((2, 8), 8**-0.5), atol=1e-6)
+
+
+def pickle_weights(path: Path) -> Path:
+    """Put the weights in the older format, which openai/clip-vit-base-patch32 still has alone."""
+    from safetensors.torch import load_file
+
+    torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
+    (path / "model.safetensors").unlink()
+    return path / "pytorch_model.bin"
+
+
+def test_pickled_weights_are_read_as_data(copy: Path, model: ImageModel) -> None:
+    pickle_weights(copy)
+    pickled = ImageModel.load(copy, IDENTITY)
+    np.testing.assert_allclose(pickled.embed_texts(["a dog"]), model.embed_texts(["a dog"]), atol=1e-6)
+
+
+def test_pickled_weights_cannot_run_code(copy: Path, tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"logit_scale": Attack()}, pickle_weights(copy))
+    with pytest.raises(ModelError, match="would run code") as error:
+        ImageModel.load(copy, IDENTITY)
+    assert error.value.code == "model-load-failed"
+    assert not (tmp_path / "ran").exists()
