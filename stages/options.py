@@ -35,7 +35,7 @@ class SpeechOptions(Options, frozen=True):
     vad_threshold: Annotated[float, Meta(gt=0, lt=1)] = 0.5  # Silero's own default
     min_speech_ms: Annotated[int, Meta(ge=0)] = 250  # Silero's own default: shorter is a click or a cough
     min_silence_ms: Annotated[int, Meta(ge=0)] = 300  # a pause between sentences, longer than between words
-    pad_ms: Annotated[int, Meta(ge=0)] = 100  # first and last consonants are quiet
+    pad_ms: Annotated[int, Meta(ge=0)] = 200  # first and last consonants are quiet; measured in docs/speech.md
     window_seconds: Annotated[float, Meta(ge=1, le=30)] = 30.0  # Whisper's encoder takes exactly 30 s
     language: str | None = None  # None: found by the model
     beam_size: PositiveInt = 1  # greedy: with batches the accuracy gained by beams is small, the cost is not

@@ -1,0 +1,213 @@
+"""Places decoded sound on the clock of its medium. Pure: blocks in, chunks of 16 kHz mono and gaps out.
+
+Sound files break off, overlap themselves, and change their sample rate midway. Whatever reads the sound later counts
+samples to know the time, so here holes are filled with silence, overlaps are cut, and a hole too long to fill starts a
+new run.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from transport.messages import Gap
+
+Samples = npt.NDArray[np.float32]  # [n], mono, -1 to 1
+
+SAMPLE_RATE = 16_000  # what Silero, Whisper and ECAPA take
+TOLERANCE_SECONDS = 0.020  # containers round their times: Matroska to 1 ms, FLV and some AVI to a frame
+FAULT_TOLERANCE_SECONDS = 0.005  # after a decoding error a hole is expected, the shortest packets hold 10 ms
+MERGE_SECONDS = 1.0  # gaps nearer to each other than this are reported as one
+
+
+@dataclass(frozen=True, eq=False)
+class AudioChunk:
+    """About a second of sound. A chunk that begins where the one before it ended continues it without a seam."""
+
+    start_seconds: float  # always a whole number of samples from the start of the medium
+    samples: Samples  # float32 [n], mono, 16 kHz, -1 to 1
+
+    @property
+    def end_seconds(self) -> float:
+        return (round(self.start_seconds * SAMPLE_RATE) + len(self.samples)) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, eq=False)
+class SoundBlock:
+    """Decoded sound as it comes, in its own sample rate."""
+
+    start_seconds: float | None  # None: where the block before it ended
+    rate: int
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A packet, or a stretch of the file, that could not be read or decoded."""
+
+    message: str
+
+
+class Resampler(Protocol):
+    """Brings a stream from one sample rate to 16 kHz."""
+
+    def push(self, samples: Samples) -> Samples: ...
+
+    def finish(self) -> Samples: ...
+
+
+class _Run:
+    """Sound without a seam, in one sample rate."""
+
+    def __init__(self, resampler: Resampler, rate: int, start_seconds: float) -> None:
+        self.resampler = resampler
+        self.rate = rate
+        self._start_seconds = start_seconds
+        self._samples = 0
+
+    @property
+    def end_seconds(self) -> float:
+        return self._start_seconds + self._samples / self.rate
+
+    def push(self, samples: Samples) -> Samples:
+        self._samples += len(samples)
+        return self.resampler.push(samples)
+
+
+class SoundTimeline:
+    """Blocks of one sound track in, in the order in which they were decoded; chunks and gaps out.
+
+    `start_seconds` is where sound is expected to begin; what lies before it is cut off.
+    Holes up to `max_gap_seconds` become silence.
+    """
+
+    def __init__(self, resampler: Callable[[int], Resampler], start_seconds: float, max_gap_seconds: float) -> None:
+        self._resampler = resampler
+        self._max_gap_seconds = max_gap_seconds
+        self._cursor = round(start_seconds * SAMPLE_RATE)  # next sample to give out
+        self._run: _Run | None = None
+        self._ready: list[Samples] = []  # given out once there is a second of it
+        self._fault: Fault | None = None
+        self._begun = False
+
+    @property
+    def end_seconds(self) -> float:
+        """How far sound has come."""
+        return self._run.end_seconds if self._run else self._ready_end / SAMPLE_RATE
+
+    def fault(self, fault: Fault) -> None:
+        """Something was lost here; if a hole follows, this is why."""
+        self._fault = fault
+
+    def place(self, block: SoundBlock) -> Iterator[AudioChunk | Gap]:
+        """Put a block where its time says."""
+        at = self.end_seconds if block.start_seconds is None else block.start_seconds
+        hole = at - self.end_seconds
+        samples = block.samples
+        if hole > self._tolerance():
+            yield from self._bridge(at, block.rate)
+        elif hole < -self._tolerance():
+            samples = samples[min(len(samples), round(-hole * block.rate)) :]
+            yield from self._overlap(at, at + (len(block.samples) - len(samples)) / block.rate)
+        self._fault = None
+        self._begun = self._begun or len(samples) > 0
+        yield from self._feed(samples, block.rate)
+
+    def finish(self, expected_end_seconds: float | None) -> Iterator[AudioChunk | Gap]:
+        """The rest. Sound that ends before `expected_end_seconds` is a gap; None: the end is not known."""
+        yield from self._close_run()
+        end = self.end_seconds
+        expected = end if expected_end_seconds is None else expected_end_seconds
+        reason = self._reason("sound-truncated: the sound ends before the length that the file states")
+        if expected - end > (FAULT_TOLERANCE_SECONDS if self._fault else self._max_gap_seconds):
+            yield Gap(start_seconds=end, end_seconds=expected, reason=reason)
+        elif self._fault and expected_end_seconds is None:  # how much is missing nobody knows
+            yield Gap(start_seconds=end, end_seconds=end, reason=reason)
+
+    @property
+    def _ready_end(self) -> int:
+        return self._cursor + sum(map(len, self._ready))
+
+    def _tolerance(self) -> float:
+        if self._run is None:
+            return 0.0  # the beginning of a run can be placed exactly
+        return FAULT_TOLERANCE_SECONDS if self._fault else TOLERANCE_SECONDS
+
+    def _reason(self, otherwise: str) -> str:
+        return f"sound-corrupt: {self._fault.message}" if self._fault else otherwise
+
+    def _bridge(self, until_seconds: float, rate: int) -> Iterator[AudioChunk | Gap]:
+        """Cross a hole: with silence when it is short, else with a new run."""
+        start, too_long = self.end_seconds, until_seconds - self.end_seconds > self._max_gap_seconds
+        if too_long or self._fault:
+            reason = self._reason("sound-missing: the track holds no sound here")
+            yield Gap(start_seconds=start, end_seconds=until_seconds, reason=reason)
+        if too_long:
+            yield from self._close_run()
+            self._cursor = max(self._cursor, round(until_seconds * SAMPLE_RATE))
+            return
+        missing = round((until_seconds - start) * rate)
+        for first in range(0, missing, rate):
+            yield from self._feed(np.zeros(min(rate, missing - first), np.float32), rate)
+
+    def _overlap(self, start_seconds: float, end_seconds: float) -> Iterator[Gap]:
+        if self._begun:  # before that it is what lies before the expected start
+            reason = "sound-backwards: times run backwards; sound for a time that already has some is left out"
+            yield Gap(start_seconds=start_seconds, end_seconds=end_seconds, reason=reason)
+
+    def _feed(self, samples: Samples, rate: int) -> Iterator[AudioChunk]:
+        if self._run is not None and self._run.rate != rate:
+            yield from self._close_run()
+        if self._run is None:
+            self._run = _Run(self._resampler(rate), rate, self._ready_end / SAMPLE_RATE)
+        yield from self._give(self._run.push(samples))
+
+    def _give(self, samples: Samples) -> Iterator[AudioChunk]:
+        self._ready.append(samples)
+        if self._ready_end - self._cursor >= SAMPLE_RATE:
+            ready = np.concatenate(self._ready)
+            whole = len(ready) // SAMPLE_RATE * SAMPLE_RATE
+            self._ready = [ready[whole:]]
+            for first in range(0, whole, SAMPLE_RATE):
+                yield self._chunk(ready[first : first + SAMPLE_RATE])
+
+    def _chunk(self, samples: Samples) -> AudioChunk:
+        start, self._cursor = self._cursor, self._cursor + len(samples)
+        return AudioChunk(start / SAMPLE_RATE, samples)
+
+    def _close_run(self) -> Iterator[AudioChunk]:
+        if self._run is not None:
+            run, self._run = self._run, None
+            yield from self._give(run.resampler.finish())
+        rest, self._ready = self._ready, []
+        if any(map(len, rest)):
+            yield self._chunk(np.concatenate(rest))
+
+
+def merge_gaps(items: Iterable[AudioChunk | Gap]) -> Iterator[AudioChunk | Gap]:
+    """Join neighbouring gaps of one kind: a thousand bad packets make one line of a report and not a thousand."""
+    held: Gap | None = None
+    for item in items:
+        if held is not None and item.start_seconds - held.end_seconds > MERGE_SECONDS:
+            yield held
+            held = None
+        if isinstance(item, AudioChunk):
+            yield item
+        elif held is not None and _kind(held) == _kind(item):
+            held = Gap(
+                start_seconds=min(held.start_seconds, item.start_seconds),
+                end_seconds=max(held.end_seconds, item.end_seconds),
+                reason=held.reason,
+            )
+        else:
+            if held is not None:
+                yield held
+            held = item
+    if held is not None:
+        yield held
+
+
+def _kind(gap: Gap) -> str:
+    return gap.reason.partition(":")[0]
