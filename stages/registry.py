@@ -88,9 +88,7 @@ def load(role: Role, options: ModelOptions, speech: SpeechOptions, device: str) 
         case "speech":
             from stages.speech_model import SpeechModel
 
-            return SpeechModel.load(
-                path, identity, device=device, dtype=options.speech_dtype, beam_size=speech.beam_size
-            )
+            return SpeechModel.load(path, identity, device=device, dtype=options.speech_dtype, options=speech)
         case "voice":
             from stages.speaker_model import SpeakerModel
 
