@@ -1,0 +1,178 @@
+"""The speaker embedder: speechbrain's ECAPA-TDNN (https://arxiv.org/abs/2005.07143). All windows of a batch are of
+one length.
+"""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import yaml
+
+from stages import torchaudio_shim
+from stages.base import Identity, Pcm, Vector
+from stages.errors import ModelError
+from stages.torch_model import release, unit_rows
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_BATCH = 256  # windows of 3 s; the budget decides below that
+INT16_SCALE = 1 / 32768  # the model was trained on sound between -1 and 1
+ECAPA = "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """The numbers under `embedding_model` in hyperparams.yaml."""
+
+    input_size: int  # mel bands
+    channels: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
+    dilations: tuple[int, ...]
+    attention_channels: int
+    lin_neurons: int  # dimension of the vector
+
+
+class SpeakerModel:
+    """A speechbrain ECAPA-TDNN on one device, in float32. `stages.base.Model`.
+
+    Computes what speechbrain's `EncoderClassifier.encode_batch` does, and brings the vectors to unit length. Its own
+    loader is not used: it runs whatever code hyperparams.yaml names, and replaces files by links.
+    """
+
+    max_batch = MAX_BATCH
+
+    def __init__(self, features: Any, norm: Any, network: Any, identity: Identity, dimension: int, device: str) -> None:
+        self._features = features  # waveforms [n, samples] → log mel energies [n, frames, mels]
+        self._norm = norm  # … minus their mean over the window
+        self._network = network  # … → [n, 1, dimension]
+        self._device = device
+        self.info = identity.info("voice", dimension)
+
+    @classmethod
+    def load(cls, path: Path, identity: Identity, *, device: str = "cpu") -> Self:
+        """Load from a local directory in the layout of speechbrain/spkrec-ecapa-voxceleb.
+
+        hyperparams.yaml is read as data, and the weights as tensors; neither can run code.
+        Raises ModelError: model-wrong-kind when the file describes another model, model-load-failed when the files are
+        damaged or do not belong together.
+        """
+        architecture = read_architecture(path / "hyperparams.yaml")
+        torchaudio_shim.ensure()
+        from speechbrain.lobes.features import Fbank
+        from speechbrain.processing.features import InputNormalization
+
+        features = Fbank(n_mels=architecture.input_size).to(device).eval()
+        norm = InputNormalization(norm_type="sentence", std_norm=False).to(device).eval()
+        network = build_network(architecture)
+        _load_weights(network, path / "embedding_model.ckpt")
+        return cls(features, norm, network.to(device).eval(), identity, architecture.lin_neurons, device)
+
+    def run(self, batch: Sequence[Pcm]) -> list[Vector]:
+        """int16 [samples] each, 16 kHz, all of one length → float32 [dimension] each, unit length.
+
+        Raises ValueError when the lengths differ: padding would change the vectors (speechbrain issue 1374).
+        """
+        import torch
+
+        if len({len(window) for window in batch}) > 1:
+            raise ValueError(f"windows of different lengths: {sorted({len(window) for window in batch})}")
+        with torch.inference_mode():
+            pcm = torch.from_numpy(np.stack(batch)).to(self._device)  # int16: half the bytes to the device
+            return list(unit_rows(self._embed(pcm.float() * INT16_SCALE), "models.voice"))
+
+    def _embed(self, waveforms: "torch.Tensor") -> "torch.Tensor":
+        """float32 [n, samples] → float32 [n, dimension], any length."""
+        import torch
+
+        whole = torch.ones(len(waveforms), device=waveforms.device)
+        features = self._norm(self._features(waveforms), whole)
+        embeddings: torch.Tensor = self._network(features, whole)
+        return embeddings.squeeze(1)
+
+    def length_of(self, item: Pcm) -> int:
+        """Samples: only windows of equal length share a batch."""
+        return len(item)
+
+    def bytes_of(self, item: Pcm) -> int:
+        """Host bytes of one window."""
+        return item.nbytes
+
+    def unload(self) -> None:
+        """Give the weights' memory back."""
+        del self._features, self._norm, self._network
+        release(self._device)
+
+
+def build_network(architecture: Architecture) -> Any:
+    """speechbrain's ECAPA_TDNN with fresh weights."""
+    torchaudio_shim.ensure()
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+
+    return ECAPA_TDNN(
+        architecture.input_size,
+        channels=list(architecture.channels),
+        kernel_sizes=list(architecture.kernel_sizes),
+        dilations=list(architecture.dilations),
+        attention_channels=architecture.attention_channels,
+        lin_neurons=architecture.lin_neurons,
+    )
+
+
+def read_architecture(file: Path) -> Architecture:
+    """The embedding model that hyperparams.yaml describes. The file is parsed, and nothing is made of its tags.
+
+    Raises ModelError (model-wrong-kind) when it is no ECAPA-TDNN, or has settings that are not known here.
+    """
+    try:
+        top = _entries(yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader))
+        model = top["embedding_model"]
+        if model.tag != f"!new:{ECAPA}":
+            raise ValueError(f"embedding_model is {model.tag}")
+        return _architecture({key: _resolved(value, top) for key, value in _entries(model).items()})
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ModelError(
+            "model-wrong-kind",
+            f"models.voice: {file} is not that of an ECAPA-TDNN as in speechbrain/spkrec-ecapa-voxceleb ({reason})",
+        ) from error
+
+
+def _entries(node: Any) -> dict[str, Any]:
+    """Keys and value nodes of a yaml.MappingNode."""
+    return {key.value: value for key, value in node.value}
+
+
+def _resolved(node: Any, top: dict[str, Any]) -> Any:
+    """Follow HyperPyYAML's `!ref <name>`, the value of that name at the top."""
+    return top[node.value.strip("<>")] if node.tag == "!ref" else node
+
+
+def _architecture(nodes: dict[str, Any]) -> Architecture:
+    def numbers(key: str) -> tuple[int, ...]:
+        return tuple(int(node.value) for node in nodes.pop(key).value)
+
+    architecture = Architecture(
+        input_size=int(nodes.pop("input_size").value),
+        channels=numbers("channels"),
+        kernel_sizes=numbers("kernel_sizes"),
+        dilations=numbers("dilations"),
+        attention_channels=int(nodes.pop("attention_channels").value),
+        lin_neurons=int(nodes.pop("lin_neurons").value),
+    )
+    if nodes:
+        raise ValueError(f"unknown settings: {', '.join(nodes)}")
+    return architecture
+
+
+def _load_weights(network: "torch.nn.Module", file: Path) -> None:
+    import torch
+
+    try:
+        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (OSError, EOFError, RuntimeError, ValueError, AttributeError, TypeError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError("model-load-failed", f"models.voice: {file}: {reason}: fetch the model again") from error
