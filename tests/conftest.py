@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,12 @@ class TinyModels:
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
     return TinyModels(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def clip(tiny_models: TinyModels, tmp_path: Path) -> Path:
+    """A copy of the tiny CLIP that a test may spoil."""
+    return Path(shutil.copytree(tiny_models["clip"], tmp_path / "clip"))
 
 
 @pytest.fixture

