@@ -2,7 +2,9 @@
 one length.
 """
 
+import importlib
 import pickle
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +63,7 @@ class SpeakerModel:
         damaged or do not belong together.
         """
         architecture = read_architecture(path / "hyperparams.yaml")
-        torchaudio_shim.ensure()
+        prepare_speechbrain()
         from speechbrain.lobes.features import Fbank
         from speechbrain.processing.features import InputNormalization
 
@@ -78,8 +80,11 @@ class SpeakerModel:
         """
         import torch
 
-        if len({len(window) for window in batch}) > 1:
-            raise ValueError(f"windows of different lengths: {sorted({len(window) for window in batch})}")
+        lengths = {len(window) for window in batch}
+        if len(lengths) > 1:
+            raise ValueError(f"windows of different lengths: {sorted(lengths)}")
+        if not batch:
+            return []
         with torch.inference_mode():
             pcm = torch.from_numpy(np.stack(batch)).to(self._device)  # int16: half the bytes to the device
             return list(unit_rows(self._embed(pcm.float() * INT16_SCALE), "models.voice"))
@@ -107,9 +112,26 @@ class SpeakerModel:
         release(self._device)
 
 
+def prepare_speechbrain() -> None:
+    """Make `import speechbrain` safe, for us and for whatever else runs in this process. Call before importing from it.
+
+    For names of former versions speechbrain leaves modules in sys.modules that import k2, spaCy or flair when somebody
+    so much as asks them for an attribute, and raise ImportError where those are lacking. Whatever looks through
+    sys.modules stumbles over them (debuggers, reloaders, test tools), and nothing here uses them.
+    """
+    torchaudio_shim.ensure()
+    for name in ("lobes.features", "lobes.models.ECAPA_TDNN", "processing.features"):
+        importlib.import_module(f"speechbrain.{name}")
+    from speechbrain.utils.importutils import DeprecatedModuleRedirect
+
+    for name, module in list(sys.modules.items()):
+        if isinstance(module, DeprecatedModuleRedirect):
+            del sys.modules[name]
+
+
 def build_network(architecture: Architecture) -> Any:
     """speechbrain's ECAPA_TDNN with fresh weights."""
-    torchaudio_shim.ensure()
+    prepare_speechbrain()
     from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
     return ECAPA_TDNN(

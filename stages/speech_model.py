@@ -120,9 +120,9 @@ class SpeechModel:
                 raise
             raise ModelError("model-load-failed", f"models.speech: {path}: {' '.join(str(error).split())}") from error
         _check_features(path, whisper)
-        options = options or SpeechOptions()
-        _check_language(options.language, whisper)
-        return cls(whisper, identity, options)
+        model = cls(whisper, identity, options or SpeechOptions())
+        model._check_language()
+        return model
 
     def run(self, batch: Sequence[SpeechInput]) -> list[Transcript]:
         """One transcript for each window; the languages may differ. Results do not depend on the neighbours.
@@ -163,6 +163,11 @@ class SpeechModel:
         raise RuntimeError(
             f"CTranslate2 did not unload the speech model in {UNLOAD_SECONDS} s: a batch is still running"
         )
+
+    def _check_language(self) -> None:
+        if self._language is not None and self._language not in self._tokenizers:
+            known = ", ".join(self._tokenizers)
+            raise ModelError("model-language", f'speech.language = "{self._language}": this model knows {known}')
 
     def _features(self, pcm: Pcm) -> npt.NDArray[np.float32]:
         """int16 [samples] → log mel energies, float32 [mels, 3000], zero behind the window's end."""
@@ -328,9 +333,3 @@ def _check_features(path: Path, whisper: "WhisperModel") -> None:
             f"models.speech: {path / 'preprocessor_config.json'} is missing or wrong: the model takes "
             f"{whisper.model.n_mels} mel bands, not {bands}",
         )
-
-
-def _check_language(language: str | None, whisper: "WhisperModel") -> None:
-    if language is not None and language not in whisper.supported_languages:
-        known = ", ".join(whisper.supported_languages)
-        raise ModelError("model-language", f'speech.language = "{language}": this model knows {known}')

@@ -16,8 +16,6 @@ import tokenizers
 from ctranslate2.specs import attention_spec, common_spec, transformer_spec, whisper_spec
 from faster_whisper.tokenizer import _LANGUAGE_CODES
 
-from stages import torchaudio_shim
-
 Array = npt.NDArray[np.float32]
 
 # Sizes of Whisper that do not depend on the model: 30 s of 10 ms frames, halved by the second convolution; and the
@@ -305,11 +303,11 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 
 def build_tiny_ecapa(directory: Path, seed: int = 0) -> None:
     """Write a small ECAPA-TDNN in speechbrain's layout, about 1 MB. The same seed gives the same bytes."""
-    torchaudio_shim.ensure()
+    from stages.speaker_model import build_network, prepare_speechbrain, read_architecture
+
+    prepare_speechbrain()
     import torch
     from speechbrain.lobes.models.ECAPA_TDNN import Classifier
-
-    from stages.speaker_model import build_network, read_architecture
 
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "hyperparams.yaml").write_text(HYPERPARAMS, "utf-8")
