@@ -16,8 +16,8 @@ class ExitCode(IntEnum):
 
     PARENT_DIED = 10  # child: its supervisor is gone
     CHILD_START_FAILED = 11  # child: an expected error while loading; it is the last line on stderr
-    CHILD_CRASHED = 12  # child: an unexpected exception; its traceback is on stderr
-    STORE_LOST = 13  # consumer: the store refused, or stayed away longer than store.retry_seconds
+    CHILD_CRASHED = 1  # child: an unexpected exception (Python's own code for it); its traceback is on stderr
+    STORE_LOST = 12  # consumer: the store refused, or stayed away longer than store.retry_seconds
 
 
 class ConfigError(SluiceError):

@@ -48,3 +48,8 @@ def as_array(spec: ArraySpec, payload: memoryview | bytes) -> NDArray[Any]:
     if any(size < 0 for size in spec.shape) or length != size_of(spec):
         raise WireError(f"payload of {length} bytes does not hold {spec.dtype} {list(spec.shape)}")
     return cast(NDArray[Any], np.frombuffer(payload, dtype=spec.dtype).reshape(spec.shape))
+
+
+def cost_of(header: bytes, payload: NDArray[Any] | None) -> int:
+    """Bytes of credit that a message takes: both its frames."""
+    return len(header) + (payload.nbytes if payload is not None else 0)

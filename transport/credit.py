@@ -58,7 +58,9 @@ class CreditBook:
         self._held[sender] = self._held.get(sender, 0) + cost_bytes
 
     def release(self, sender: bytes, cost_bytes: int) -> None:
-        """A message has left memory: its cost is owed back to its sender."""
+        """A message has left memory: its cost is owed back to its sender, unless that one has left."""
+        if sender not in self._held:
+            return
         self._held[sender] -= cost_bytes
         self._owed[sender] = self._owed.get(sender, 0) + cost_bytes
 

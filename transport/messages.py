@@ -2,7 +2,7 @@
 
 Who says what to whom:
 
-    supervisor ──Probe, DecodeFrames, DecodeAudio, Abort, Drain──► decoder, engine, consumer
+    supervisor ──Probe, DecodeFrames, DecodeAudio, Prepare, Abort, Drain──► decoder, engine, consumer
     decoder, engine, consumer ──Hello, Ready, Probed, Progress, Decoded, TaskFailed, …──► supervisor
     decoder ──Join, TaskStart, Frame, Speech, Caption, TaskEnd──► engine ──Grant──► decoder
     engine ──Join, Points, TaskResult──► consumer ──Grant──► engine
@@ -170,8 +170,14 @@ class DecodeAudio(Message, frozen=True):
     voices: bool
 
 
+class Prepare(Message, frozen=True):
+    """To the consumer: the dimensions of the models' vectors, by role; its collections must exist before it is ready."""
+
+    dimensions: dict[str, int]
+
+
 class Abort(Message, frozen=True):
-    """Forget an attempt: its decoder is gone."""
+    """To the engine: forget an attempt, its decoder is gone or gave it up."""
 
     key: TaskKey
 
@@ -382,7 +388,7 @@ class TaskDurable(Message, frozen=True):
 
 ToDecoder = Probe | DecodeFrames | DecodeAudio | Drain
 ToEngineControl = Abort | Drain
-ToConsumerControl = Abort | Drain
+ToConsumerControl = Prepare | Drain
 ToSupervisor = (
     Hello | Ready | Probed | Progress | Decoded | TaskFailed | EngineStats | ConsumerStats | DecoderStats | TaskDurable
 )

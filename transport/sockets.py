@@ -6,7 +6,7 @@ import msgspec
 import zmq
 from numpy.typing import NDArray
 
-from transport.codec import WireError, encode
+from transport.codec import WireError, cost_of, encode
 from transport.messages import Message
 
 MAX_IPC_PATH = 107  # bytes in sockaddr_un.sun_path, less the closing zero
@@ -32,7 +32,7 @@ class Channel(Generic[MessageT]):
     def __init__(self, socket: "zmq.Socket[bytes]", receives: Any) -> None:
         self.socket = socket
         self._decoder: msgspec.msgpack.Decoder[MessageT] = msgspec.msgpack.Decoder(receives)
-        self._is_router = socket.socket_type == zmq.ROUTER
+        self._is_router = socket.type == zmq.ROUTER
 
     @classmethod
     def bind(cls, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, receives: Any) -> "Channel[MessageT]":
@@ -96,11 +96,6 @@ class Channel(Generic[MessageT]):
     def close(self) -> None:
         """Close the socket; what is still queued gets LINGER_MS to leave."""
         self.socket.close()
-
-
-def cost_of(header: bytes, payload: NDArray[Any] | None) -> int:
-    """Bytes of credit that a message takes: both its frames."""
-    return len(header) + (payload.nbytes if payload is not None else 0)
 
 
 def _configured(socket: "zmq.Socket[bytes]") -> "zmq.Socket[bytes]":

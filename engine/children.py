@@ -1,0 +1,100 @@
+"""The supervisor's side of its child processes: starting them, their log tails, their deaths."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+import msgspec
+
+from engine.errors import ExitCode
+from engine.worker import WorkerSpec, child_main
+
+TAIL_LINES = 20
+READ_BYTES = 65536
+
+
+class Child:
+    """One child process. Started by `spawn`: nothing of the supervisor's memory or threads is inherited."""
+
+    def __init__(self, spec: WorkerSpec, echo: bool = False) -> None:
+        self.spec = spec
+        self.ready = False
+        self._echo = echo
+        self._partial = b""
+        self.log_open = True  # closes with the child: its end of file is how a death wakes the supervisor
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        context = multiprocessing.get_context("spawn")
+        parent_end, self._lifeline = context.Pipe(duplex=False)
+        self.log, log_end = context.Pipe(duplex=False)
+        os.set_blocking(self.log.fileno(), False)
+        self.process: BaseProcess = context.Process(
+            target=child_main,
+            args=(msgspec.msgpack.encode(spec), parent_end, log_end),
+            name=self.name,
+            daemon=True,
+        )
+        self.process.start()
+        _close(parent_end, log_end)
+
+    @property
+    def name(self) -> str:
+        """Role, with a number where there are several."""
+        return f"{self.spec.role} {self.spec.index}" if self.spec.role == "decoder" else self.spec.role
+
+    @property
+    def identity(self) -> bytes:
+        """Its name on the control socket."""
+        return self.spec.identity
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
+    def read_log(self) -> None:
+        """Take what it has written since, keeping the last lines. Never blocks."""
+        with contextlib.suppress(BlockingIOError):
+            while self.log_open:
+                chunk = os.read(self.log.fileno(), READ_BYTES)
+                self.log_open = bool(chunk)
+                if self._echo:
+                    sys.stderr.write(chunk.decode(errors="replace"))
+                *lines, self._partial = (self._partial + chunk).split(b"\n")
+                self._partial = self._partial[-READ_BYTES:]
+                self.tail.extend(line.decode(errors="replace") for line in lines if line.strip())
+
+    def kill(self) -> None:
+        """Stop it now. Safe at any instant: what is not durable is done again."""
+        if self.process.is_alive() and self.process.pid is not None:
+            os.kill(self.process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Collect it after its end."""
+        self.process.join()
+        self.read_log()
+        _close(self.log, self._lifeline)
+
+    def last_words(self) -> str:
+        """How it ended and what it said last, in one line."""
+        self.read_log()
+        said = self.tail[-1] if self.tail else "it said nothing"
+        return f"{self.name} {describe_exit(self.process.exitcode)}; last log line: {said}"
+
+
+def describe_exit(code: int | None) -> str:
+    """An exit code in words."""
+    if code is None:
+        return "is still running"
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    names = {int(known): known.name for known in ExitCode}
+    return f"ended with exit code {code}" + (f" ({names[code]})" if code in names else "")
+
+
+def _close(*connections: Connection) -> None:
+    for connection in connections:
+        connection.close()

@@ -1,0 +1,178 @@
+"""The command line: parsing, and what each command prints. The contract stands in README.md."""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.config import Config, load_config
+from engine.errors import ConfigError, ExitCode
+from stages.errors import SluiceError
+
+Command = Callable[[argparse.Namespace, Config], ExitCode]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. Expected errors are one line on standard error."""
+    options = _parser().parse_args(arguments)
+    command: Command = options.command
+    try:
+        return int(command(options, _config(options)))
+    except SluiceError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"sluice: {error.code}: {error.message}", file=sys.stderr)
+        return int(ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode.NO_START)
+    except KeyboardInterrupt:
+        print("sluice: interrupted", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OK)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    settings = list(options.set)
+    if options.store is not None:
+        key = "store.url" if options.store.startswith(("http://", "https://")) else "store.path"
+        settings.append(f"{key}={json.dumps(options.store)}")
+        if key == "store.path":
+            settings.append("store.url=none")
+    return load_config(options.config, os.environ, settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file; see configs/default.toml for every setting"
+    )
+    common.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, such as decode.fps=2"
+    )
+    common.add_argument("--store", metavar="DIR|URL", help="embedded store's directory, or a Qdrant server's URL")
+    common.add_argument("--debug", action="store_true", help="tracebacks, and the logs of all processes")
+    parser = argparse.ArgumentParser(prog="run.py", description="Sluice: videos in, searchable vectors out.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_ingest(commands.add_parser("ingest", parents=[common], help="index files and directories"))
+    _add_search(commands.add_parser("search", parents=[common], help="find frames and speech"))
+    _add_points(commands.add_parser("points", parents=[common], help="every stored point as JSON lines"))
+    _add_models(commands.add_parser("models", parents=[common], help="list, pull, check, or build tiny ones"))
+    _add_doctor(commands.add_parser("doctor", parents=[common], help="what is wrong here, and what to do"))
+    return parser
+
+
+def _add_ingest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, or directories to look through")
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="write the report there")
+    parser.add_argument("--json", action="store_true", help="print the report instead of a summary")
+    parser.set_defaults(command=_ingest)
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", metavar="QUERY")
+    parser.add_argument("--in", dest="within", choices=("frames", "speech", "all"), default="all")
+    parser.add_argument("--speaker", metavar="NAME", help="only what this speaker says")
+    parser.add_argument("--limit", type=_positive, default=10, metavar="N", help="hits of each kind (10)")
+    parser.add_argument("--hybrid", action="store_true", help="speech: match words too, fused by rank")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(command=_search)
+
+
+def _add_points(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--collection", choices=("frames", "speech", "voices"), metavar="C", help="frames, speech or voices"
+    )
+    parser.add_argument("--vectors", action="store_true", help="with their vectors")
+    parser.set_defaults(command=_points)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("list", "pull", "check", "tiny"))
+    parser.add_argument("directory", nargs="?", type=Path, help="tiny: where to build them (models.directory)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(command=_models)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(command=_doctor)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+# --- commands: everything heavy is imported where it is used ----------------------------------------------------------
+
+
+def _ingest(options: argparse.Namespace, config: Config) -> ExitCode:
+    from engine.ingest import ingest
+
+    return ingest(config, [os.fsencode(path) for path in options.paths], options.report, options.json, options.debug)
+
+
+def _search(options: argparse.Namespace, config: Config) -> ExitCode:
+    from engine.progress import clock
+    from engine.search import search
+
+    if not options.query.strip():
+        raise ConfigError("bad-query", "the query is empty; say what to look for")
+    found = search(config, options.query, options.within, options.limit, options.speaker, options.hybrid)
+    if options.json:
+        _print_json(found)
+        return ExitCode.OK
+    for hit in found["hits"]:
+        when = f"{clock(hit['start_seconds'])}-{clock(hit['end_seconds'])}"
+        who = f" {hit['speaker']}:" if hit["speaker"] else ""
+        said = f"{who} {hit['text']}" if hit["text"] else ""
+        print(f"{hit['score']:.3f} {hit['kind']:6} {when:>15} {hit['path']}{said}")
+    if not found["hits"]:
+        print("nothing found: the store holds no such points (yet)", file=sys.stderr)
+    return ExitCode.OK
+
+
+def _points(options: argparse.Namespace, config: Config) -> ExitCode:
+    from engine.search import all_points
+
+    for point in all_points(config, options.collection, options.vectors):
+        _print_json(point)
+    return ExitCode.OK
+
+
+def _models(options: argparse.Namespace, config: Config) -> ExitCode:
+    from engine.model_commands import check, listing, pull, tiny
+
+    if options.directory is not None and options.action != "tiny":
+        raise ConfigError("bad-argument", f"models {options.action} takes no directory; set models.directory")
+    match options.action:
+        case "list":
+            return listing(config, options.json)
+        case "pull":
+            return pull(config, options.json)
+        case "check":
+            return check(config, options.json)
+        case _:
+            return tiny(options.directory or Path(config.models.directory), options.json)
+
+
+def _doctor(options: argparse.Namespace, config: Config) -> ExitCode:
+    from engine.doctor import examine
+
+    findings = examine(config)
+    if options.json:
+        _print_json({"findings": [{"what": f.what, "state": f.state, "detail": f.detail} for f in findings]})
+    else:
+        for finding in findings:
+            print(f"{finding.state:8} {finding.what}: {finding.detail}")
+    return ExitCode.NO_START if any(finding.state == "problem" for finding in findings) else ExitCode.OK
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False))

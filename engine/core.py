@@ -1,0 +1,302 @@
+"""The engine without its sockets: items go in, `step()` schedules, runs and finishes one batch, messages come out.
+
+    receive(message) ─► jobs ─► Scheduler ─► Runner ─► finish ─► outbox: Points, TaskResult
+                                    ▲                    │
+                                    └── texts of speech ─┘
+
+One window of sound becomes one job for the speech model and several for the voice model; a transcript becomes jobs for
+the text model. All share the window's buffer, whose credit returns when the last of them is done.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import EngineOptions
+from engine.jobs import Attempt, Buffer, Job, Window, covered_seconds
+from engine.points import points_message, speech_payload
+from engine.runner import Failure, Runner
+from engine.scheduler import Scheduler
+from stages.base import Model, SpeechInput, Transcript
+from stages.options import VoiceOptions
+from stages.windows import voice_windows
+from transport.codec import WireError, as_array, cost_of, encode
+from transport.messages import (
+    Caption,
+    Frame,
+    ItemFailure,
+    Message,
+    Speech,
+    TaskEnd,
+    TaskKey,
+    TaskStart,
+)
+
+SAMPLE_RATE = 16_000
+TEXT_OVERHEAD_BYTES = 512  # a queued text job besides its characters, roughly
+
+
+class Outgoing:
+    """A message for the consumer, encoded once: its cost is known before it is sent."""
+
+    __slots__ = ("array", "cost_bytes", "header")
+
+    def __init__(self, message: Message, array: NDArray[np.float16] | None = None) -> None:
+        self.header = encode(message)
+        self.array = array
+        self.cost_bytes = cost_of(self.header, array)
+
+
+class Engine:
+    """Every model, one scheduler, and the attempts in hand. One thread calls it."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        options: EngineOptions,
+        voice: VoiceOptions,
+        runner: Runner | None = None,
+    ) -> None:
+        self.runner = runner or Runner(models)
+        self.models = models
+        self.outbox: deque[Outgoing] = deque()
+        self.outbox_bytes = 0
+        self.released: list[tuple[bytes, int]] = []  # (sender, bytes) whose credit is to be returned
+        self._outbox_limit_bytes = options.results_mb * 1024 * 1024
+        self._text_limit_bytes = options.results_mb * 1024 * 1024
+        self._voice_options = voice
+        self._attempts: dict[TaskKey, Attempt] = {}
+        wanted: dict[str, int] = {role: getattr(options, f"{role}_batch") for role in models}
+        self.scheduler: Scheduler[Job] = Scheduler(
+            {role: min(size, models[role].max_batch) for role, size in wanted.items()},
+            max_delay_seconds=options.max_delay_ms / 1000,
+            max_age_seconds=options.max_age_ms / 1000,
+        )
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def receive(
+        self, sender: bytes, message: Message, payload: memoryview | None, cost_bytes: int, now_seconds: float
+    ) -> None:
+        """Take one message of a decoder. Its credit returns through `released`.
+
+        Messages of an attempt that was aborted may still arrive, and are dropped.
+        """
+        buffer = Buffer(sender, cost_bytes, uses=1)
+        match message:
+            case TaskStart():
+                self._attempts[message.key] = Attempt(message)
+            case Frame() | Speech() | Caption() if attempt := self._attempts.get(message.key):
+                self._receive_item(attempt, message, payload or memoryview(b""), buffer, now_seconds)
+            case TaskEnd() if attempt := self._attempts.get(message.key):
+                attempt.end = message
+                self._settle(attempt)
+        self._release(buffer)
+        self.scheduler.ended = all(attempt.end is not None for attempt in self._attempts.values())
+
+    def abort(self, key: TaskKey) -> None:
+        """Forget an attempt whose decoder is gone. Its queued jobs still run; their points are the retry's points."""
+        self._attempts.pop(key, None)
+        self.scheduler.ended = all(attempt.end is not None for attempt in self._attempts.values())
+
+    def _receive_item(
+        self,
+        attempt: Attempt,
+        message: Frame | Speech | Caption,
+        payload: memoryview,
+        buffer: Buffer,
+        now_seconds: float,
+    ) -> None:
+        attempt.received += 1
+        try:
+            match message:
+                case Frame():
+                    self._receive_frame(attempt, message, as_array(message.array, payload), buffer, now_seconds)
+                case Speech():
+                    self._receive_speech(attempt, message, as_array(message.array, payload), buffer, now_seconds)
+                case Caption():
+                    self._receive_caption(attempt, message, buffer, now_seconds)
+        except WireError as error:
+            kind = type(message).__name__.lower()
+            attempt.fail(_failure(kind, *_span(message), Failure("bad-message", str(error))))
+
+    def _receive_frame(
+        self, attempt: Attempt, message: Frame, pixels: NDArray[np.uint8], buffer: Buffer, now_seconds: float
+    ) -> None:
+        position = _microseconds(message.start_seconds)
+        self._queue(Job("image", attempt, pixels, *_span(message), message, buffer, None, position), now_seconds)
+
+    def _receive_caption(self, attempt: Attempt, message: Caption, buffer: Buffer, now_seconds: float) -> None:
+        attempt.captions += 1
+        facts: dict[str, Any] = {"text": message.text, "language": message.language, "source": "captions", "words": []}
+        position = f"caption:{attempt.captions}"
+        job = Job("text", attempt, message.text, *_span(message), message, buffer, None, position, facts)
+        self._queue(job, now_seconds)
+
+    def _receive_speech(
+        self, attempt: Attempt, message: Speech, pcm: NDArray[np.int16], buffer: Buffer, now_seconds: float
+    ) -> None:
+        attempt.speech_seconds += sum(end - start for start, end in message.speech)
+        attempt.text_seconds += message.captioned_seconds
+        window = Window(message)
+        if message.transcribe:
+            item = SpeechInput(pcm, None)
+            self._queue(Job("speech", attempt, item, *_span(message), message, buffer, window), now_seconds)
+        if not message.voices:
+            return
+        least = self._voice_options.min_seconds
+        attempt.voiced_seconds += sum(end - start for start, end in message.speech if end - start >= least)
+        for start, end in voice_windows(message.speech, self._voice_options):
+            first = round((start - message.start_seconds) * SAMPLE_RATE)
+            samples = pcm[first : first + round((end - start) * SAMPLE_RATE)]
+            position = f"{_microseconds(start)}-{_microseconds(end)}"
+            window.pending_voices += 1
+            self._queue(Job("voice", attempt, samples, start, end, message, buffer, window, position), now_seconds)
+
+    def _queue(self, job: Job, now_seconds: float) -> None:
+        job.attempt.pending += 1
+        if job.buffer is not None:
+            job.buffer.uses += 1
+        size = len(job.item) + TEXT_OVERHEAD_BYTES if job.role == "text" else self.models[job.role].bytes_of(job.item)
+        length = self.models["voice"].length_of(job.item) if job.role == "voice" else 0
+        self.scheduler.append(job.role, job, size, now_seconds, length)
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def step(self, now_seconds: float) -> bool:
+        """Schedule, run and finish one batch; False when none is ready."""
+        batch = self.scheduler.next_batch(now_seconds, self.blocked())
+        if batch is None:
+            return False
+        before = self.runner.counters[batch.role]
+        oom_events, batch_splits = before.oom_events, before.batch_splits
+        outcomes = self.runner.run(batch.role, [job.item for job in batch.items])
+        after = self.runner.counters[batch.role]
+        for attempt in {id(job.attempt): job.attempt for job in batch.items}.values():
+            attempt.oom_events += after.oom_events - oom_events
+            attempt.batch_splits += after.batch_splits - batch_splits
+        self._finish(batch.role, batch.items, outcomes, now_seconds)
+        return True
+
+    def blocked(self) -> frozenset[str]:
+        """Models that may not run now because there is no room for what they would give."""
+        if self.outbox_bytes >= self._outbox_limit_bytes:
+            return frozenset(self.models)
+        if "text" in self.models and self.scheduler.queued_bytes("text") >= self._text_limit_bytes:
+            return frozenset({"speech"})
+        return frozenset()
+
+    def is_idle(self) -> bool:
+        """Nothing is queued, no attempt is open, nothing waits to be sent."""
+        return not (len(self.scheduler) or self._attempts or self.outbox)
+
+    def take_outgoing(self) -> Outgoing | None:
+        """The next message for the consumer."""
+        if not self.outbox:
+            return None
+        outgoing = self.outbox.popleft()
+        self.outbox_bytes -= outgoing.cost_bytes
+        return outgoing
+
+    # --- finish -------------------------------------------------------------------------------------------------------
+
+    def _finish(self, role: str, jobs: list[Job], outcomes: list[Any], now_seconds: float) -> None:
+        done: list[tuple[Job, Any]] = []
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, Failure):
+                self._fail(job, outcome)
+            elif role == "speech":
+                self._queue_texts(job, outcome, now_seconds)
+            else:
+                done.append((job, outcome))
+            self._count_window(job, failed=isinstance(outcome, Failure))
+        self._send_points(role, done)
+        for job in jobs:
+            job.attempt.pending -= 1
+            if job.buffer is not None:
+                self._release(job.buffer)
+            self._settle(job.attempt)
+
+    def _queue_texts(self, job: Job, transcript: Transcript, now_seconds: float) -> None:
+        assert job.window is not None
+        for index, segment in enumerate(transcript.segments):
+            if not segment.text.strip():
+                continue
+            start, end = job.start_seconds + segment.start_seconds, job.start_seconds + segment.end_seconds
+            facts = speech_payload(segment, transcript, job.start_seconds)
+            position = f"{_microseconds(job.start_seconds)}:{index}"
+            job.window.pending_texts += 1
+            text = segment.text.strip()
+            text_job = Job("text", job.attempt, text, start, end, job.source, None, job.window, position, facts)
+            self._queue(text_job, now_seconds)
+        if not job.window.pending_texts:
+            reason = "no-words: the speech model heard no words in detected speech"
+            job.attempt.add_gap(job.start_seconds, job.end_seconds, reason)
+
+    def _count_window(self, job: Job, failed: bool) -> None:
+        """Coverage: a window's speech counts as text when at least one text came of it and none of them failed."""
+        window = job.window
+        if window is None:
+            return
+        if job.role == "text":
+            window.pending_texts -= 1
+            window.texts_failed |= failed
+            if window.pending_texts == 0 and not window.texts_failed:
+                job.attempt.text_seconds += sum(end - start for start, end in window.speech.speech)
+        elif job.role == "voice":
+            window.pending_voices -= 1
+            if not failed:
+                window.voiced.append((job.start_seconds, job.end_seconds))
+            if window.pending_voices == 0:
+                job.attempt.voice_seconds += covered_seconds(window.voiced)
+
+    def _fail(self, job: Job, failure: Failure) -> None:
+        if isinstance(job.source, Caption):
+            job.attempt.text_seconds -= min(job.end_seconds - job.start_seconds, job.attempt.text_seconds)
+        job.attempt.fail(_failure(job.role, job.start_seconds, job.end_seconds, failure))
+
+    def _send_points(self, role: str, done: list[tuple[Job, Any]]) -> None:
+        by_attempt: dict[int, list[tuple[Job, Any]]] = {}
+        for job, vector in done:
+            by_attempt.setdefault(id(job.attempt), []).append((job, vector))
+        for pairs in by_attempt.values():
+            message, array = points_message(role, pairs, self.models)
+            pairs[0][0].attempt.points[message.collection] += len(pairs)
+            self._send(message, array)
+
+    def _settle(self, attempt: Attempt) -> None:
+        """Send the attempt's result behind its last points."""
+        if attempt.is_finished and self._attempts.get(attempt.key) is attempt:
+            del self._attempts[attempt.key]
+            self._send(attempt.result())
+
+    def _send(self, message: Message, array: NDArray[np.float16] | None = None) -> None:
+        outgoing = Outgoing(message, array)
+        self.outbox.append(outgoing)
+        self.outbox_bytes += outgoing.cost_bytes
+
+    def _release(self, buffer: Buffer) -> None:
+        buffer.uses -= 1
+        if buffer.uses == 0:
+            self.released.append((buffer.sender, buffer.cost_bytes))
+
+
+def _failure(kind: str, start_seconds: float, end_seconds: float, failure: Failure) -> ItemFailure:
+    return ItemFailure(
+        kind=kind,
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
+        code=failure.code,
+        message=failure.message,
+    )
+
+
+def _span(message: Frame | Speech | Caption) -> tuple[float, float]:
+    return message.start_seconds, message.end_seconds
+
+
+def _microseconds(seconds: float) -> str:
+    return str(round(seconds * 1_000_000))

@@ -1,0 +1,143 @@
+"""The supervisor's child processes as one: started, made ready, watched, drained."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import zmq
+
+from engine.children import Child
+from engine.config import Config
+from engine.errors import StartError
+from engine.worker import Endpoints, WorkerSpec
+from transport.messages import Drain, Message, Prepare, Ready, ToSupervisor
+from transport.sockets import Channel, Received
+
+POLL_MS = 200  # a death wakes the poll at once; this is for timers
+
+
+class Fleet:
+    """Engine, consumer and decoders, and the control socket to all of them."""
+
+    def __init__(
+        self, config: Config, context: "zmq.Context[zmq.Socket[bytes]]", endpoints: Endpoints, echo: bool = False
+    ) -> None:
+        self._config = config
+        self._endpoints = endpoints
+        self._echo = echo
+        self.control: Channel[Any] = Channel.bind(context, endpoints.control, ToSupervisor)
+        self._generation = 0
+        # The consumer first: a store that is locked or full is said before minutes of model loading.
+        self.consumer = self._start("consumer", 0)
+        self.engine = self._start("engine", 0)
+        self.decoders = [self._start("decoder", index) for index in range(config.decoder_processes)]
+
+    def _start(self, role: str, index: int) -> Child:
+        self._generation += 1
+        spec = WorkerSpec(
+            role=role, index=index, generation=self._generation, endpoints=self._endpoints, config=self._config
+        )
+        return Child(spec, self._echo)
+
+    @property
+    def children(self) -> Iterator[Child]:
+        """Every child."""
+        yield self.consumer
+        yield self.engine
+        yield from self.decoders
+
+    def replace(self, decoder: Child) -> Child:
+        """Start a successor for a decoder that is gone."""
+        decoder.kill()
+        decoder.close()
+        index = self.decoders.index(decoder)
+        self.decoders[index] = self._start("decoder", decoder.spec.index)
+        return self.decoders[index]
+
+    def by_identity(self, identity: bytes) -> Child | None:
+        """The living child of that name; None for the last words of one that was replaced."""
+        return next((child for child in self.children if child.identity == identity), None)
+
+    def send(self, child: Child, message: Message) -> None:
+        """Send to a child. One that just died does not hear it: its death is noticed by itself."""
+        try:
+            self.control.send(message, to=child.identity)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+
+    def poll(self, timeout_ms: int = POLL_MS) -> Iterator[Received[Any]]:
+        """Wait for messages, log lines or deaths, and give the messages that came."""
+        poller = zmq.Poller()
+        poller.register(self.control.socket, zmq.POLLIN)
+        for child in self.children:
+            if child.log_open:
+                poller.register(child.log.fileno(), zmq.POLLIN)
+        poller.poll(timeout_ms)
+        for child in self.children:
+            child.read_log()
+        while (received := self.control.receive(0)) is not None:
+            yield received
+
+    def make_ready(self, tick: Callable[[], None]) -> Ready:
+        """Wait until every child is ready; returns the engine's Ready.
+
+        Raises:
+            StartError: one ended, or the time of run.start_timeout_seconds is over.
+        """
+        limit = self._config.run.start_timeout_seconds
+        deadline = time.monotonic() + limit
+        engine_ready: Ready | None = None
+        while engine_ready is None or not all(child.ready for child in self.children):
+            for received in self.poll():
+                child = self.by_identity(received.sender)
+                if child is None or not isinstance(received.message, Ready):
+                    continue
+                child.ready = True
+                if child is self.engine:
+                    engine_ready = received.message
+                    dimensions: dict[str, int] = {info.role: info.dimension for info in engine_ready.models if info.dimension}
+                    self.send(self.consumer, Prepare(dimensions=dimensions))
+            self.check_alive()
+            if time.monotonic() > deadline:
+                late = ", ".join(child.name for child in self.children if not child.ready)
+                raise StartError(
+                    "start-timeout", f"{late}: not ready after {limit:.0f} s; raise run.start_timeout_seconds"
+                )
+            tick()
+        return engine_ready
+
+    def check_alive(self, but: tuple[str, ...] = ()) -> None:
+        """Raises StartError when a child is gone, other than those of the roles in `but`."""
+        for child in self.children:
+            if child.spec.role not in but and not child.is_alive:
+                child.process.join()
+                raise StartError(f"{child.spec.role}-died", child.last_words())
+
+    def drain(self, take: Callable[[Received[Any]], None], tick: Callable[[], None]) -> None:
+        """End all children in the order in which work flows, each when it has finished what it holds.
+
+        Raises:
+            StartError: one of them ended otherwise than in order.
+        """
+        for group in (self.decoders, [self.engine], [self.consumer]):
+            for child in group:
+                self.send(child, Drain())
+            while any(child.is_alive for child in group):
+                for received in self.poll():
+                    take(received)
+                tick()
+            for child in group:
+                child.process.join()
+                if child.process.exitcode != 0 and child.spec.role != "decoder":
+                    raise StartError(f"{child.spec.role}-died", child.last_words())
+        for received in self.poll(0):
+            take(received)
+
+    def stop(self) -> None:
+        """Kill whatever still runs and collect it."""
+        for child in self.children:
+            child.kill()
+        for child in self.children:
+            child.close()
+        self.control.close()

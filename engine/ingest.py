@@ -1,0 +1,63 @@
+"""The ingest command: a run over files, its summary and its report file."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.config import Config
+from engine.errors import ConfigError, ExitCode
+from engine.files import find_files
+from engine.progress import clock, observer_for, row_line
+from engine.supervisor import Supervisor
+
+
+def ingest(config: Config, paths: Sequence[bytes], report_file: Path | None, as_json: bool, debug: bool) -> ExitCode:
+    """Index the files and print what became of them.
+
+    Raises:
+        SluiceError: a component could not start, or a setting is wrong. The report file is written all the same.
+    """
+    if report_file is not None:
+        _check_writable(report_file)
+    with observer_for(sys.stderr) as observer:
+        supervisor = Supervisor(config, observer, debug)
+        report = supervisor.run(find_files(paths, config.run.extensions))
+    if report_file is not None:
+        _write(report_file, report)
+    print(json.dumps(report, ensure_ascii=False) if as_json else summary(report))
+    if supervisor.interrupted:
+        return ExitCode.INTERRUPTED
+    return ExitCode.SOME_FAILED if any(row["error"] for row in report["videos"]) else ExitCode.OK
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The run in a few lines: totals, then every video that is not wholly indexed, with the reason."""
+    totals = report["totals"]
+    states = ", ".join(f"{totals[state]} {state}" for state in ("indexed", "partial", "unchanged", "failed"))
+    lines = [f"{totals['videos']} videos: {states}; {totals['points']} points written"]
+    if totals["media_seconds"]:
+        lines.append(
+            f"{clock(totals['media_seconds'])} of media in {clock(totals['wall_seconds'])}: "
+            f"{totals['hours_per_hour']} hours/hour, RTF {totals['rtf']}"
+        )
+    lines += [f"  {row_line(row)}" for row in report["videos"] if row["status"] in ("partial", "failed")]
+    return "\n".join(lines)
+
+
+def _check_writable(file: Path) -> None:
+    """A report that cannot be written is said before hours of work, not after them."""
+    directory = file.parent
+    if not directory.is_dir() or not os.access(directory, os.W_OK) or file.is_dir():
+        raise ConfigError(
+            "bad-report", f"--report {file}: cannot be written there; name a file in a writable directory"
+        )
+
+
+def _write(file: Path, report: dict[str, Any]) -> None:
+    """Whole or not at all: a reader never sees half a report."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    partial.replace(file)

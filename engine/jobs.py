@@ -1,0 +1,132 @@
+"""What the engine remembers of the work in hand: buffers, jobs, windows of sound, and attempts at tasks. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from transport.messages import Caption, Frame, Gap, ItemFailure, Speech, TaskEnd, TaskKey, TaskResult, TaskStart
+
+MAX_FAILURES = 200  # named one by one for each attempt; more are counted together, so that memory stays bounded
+
+
+@dataclass(slots=True)
+class Buffer:
+    """One message's bytes in host memory, shared by the jobs made from it. Its credit returns when the last is done."""
+
+    sender: bytes
+    cost_bytes: int
+    uses: int = 0
+
+
+@dataclass(slots=True)
+class Window:
+    """A window of sound on its way through several models, for counting what of its speech got vectors."""
+
+    speech: Speech
+    pending_texts: int = 0
+    texts_failed: bool = False
+    pending_voices: int = 0
+    voiced: list[tuple[float, float]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt at one task, from its TaskStart to its TaskResult."""
+
+    start: TaskStart
+    end: TaskEnd | None = None
+    received: int = 0
+    pending: int = 0  # jobs not finished yet
+    captions: int = 0
+    points: Counter[str] = field(default_factory=Counter)
+    failures: list[ItemFailure] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)  # of the engine's own finding, beside the decoder's
+    left_out: int = 0  # failures and gaps beyond what is named one by one
+    speech_seconds: float = 0.0
+    text_seconds: float = 0.0
+    voiced_seconds: float = 0.0
+    voice_seconds: float = 0.0
+    oom_events: int = 0
+    batch_splits: int = 0
+
+    @property
+    def key(self) -> TaskKey:
+        return self.start.key
+
+    @property
+    def is_finished(self) -> bool:
+        """Every item that the decoder sent has come out as points or as a named failure."""
+        return self.end is not None and self.received == self.end.items and self.pending == 0
+
+    def fail(self, failure: ItemFailure) -> None:
+        """Record an item that failed alone; neighbours in time with the same reason become one entry."""
+        last = self.failures[-1] if self.failures else None
+        if last and (last.kind, last.code, last.message) == (failure.kind, failure.code, failure.message):
+            self.failures[-1] = _joined(last, failure)
+        elif len(self.failures) < MAX_FAILURES:
+            self.failures.append(failure)
+        else:
+            self.left_out += 1
+
+    def add_gap(self, start_seconds: float, end_seconds: float, reason: str) -> None:
+        """Record a stretch that gave no points although nothing failed."""
+        if len(self.gaps) < MAX_FAILURES:
+            self.gaps.append(Gap(start_seconds=start_seconds, end_seconds=end_seconds, reason=reason))
+        else:
+            self.left_out += 1
+
+    def result(self) -> TaskResult:
+        """What became of the attempt's items."""
+        assert self.end is not None
+        notes = self.end.notes
+        if self.left_out:
+            notes += (f"{self.left_out} further failed items and gaps are not listed one by one",)
+        return TaskResult(
+            key=self.key,
+            points=dict(self.points),
+            gaps=self.end.gaps + tuple(self.gaps),
+            failures=tuple(self.failures),
+            notes=notes,
+            speech_seconds=self.speech_seconds,
+            text_seconds=min(self.text_seconds, self.speech_seconds),
+            voiced_seconds=self.voiced_seconds,
+            voice_seconds=min(self.voice_seconds, self.voiced_seconds),
+            oom_events=self.oom_events,
+            batch_splits=self.batch_splits,
+        )
+
+
+@dataclass(slots=True)
+class Job:
+    """One item for one model."""
+
+    role: str
+    attempt: Attempt
+    item: Any  # what the model takes
+    start_seconds: float
+    end_seconds: float
+    source: Frame | Speech | Caption
+    buffer: Buffer | None = None
+    window: Window | None = None
+    position: str = ""  # of the point in its video: part of its id
+    payload: dict[str, Any] = field(default_factory=dict)  # of the point, beyond what all points carry
+
+
+def covered_seconds(intervals: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals, in seconds."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _joined(first: ItemFailure, second: ItemFailure) -> ItemFailure:
+    return ItemFailure(
+        kind=first.kind,
+        start_seconds=min(first.start_seconds, second.start_seconds),
+        end_seconds=max(first.end_seconds, second.end_seconds),
+        code=first.code,
+        message=first.message,
+    )

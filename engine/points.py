@@ -1,0 +1,75 @@
+"""Results of models as points: ids, payloads, vectors. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.jobs import Job
+from stages.base import Model, TextSegment, Transcript, Vector
+from stages.store import FRAMES, SPEECH, VOICES, point_id
+from transport.codec import spec_of
+from transport.messages import Caption, Points
+
+COLLECTION_OF = {"image": FRAMES, "text": SPEECH, "voice": VOICES}
+
+
+def points_message(
+    role: str, pairs: Sequence[tuple[Job, Vector]], models: Mapping[str, Model]
+) -> tuple[Points, NDArray[np.float16]]:
+    """Points of one attempt: the message, and the vectors as float16 [n, dimension].
+
+    float16 halves the wire and keeps the cosine of unit vectors to better than 1e-6.
+    """
+    vectors = np.stack([vector for _, vector in pairs]).astype(np.float16)
+    jobs = [job for job, _ in pairs]
+    message = Points(
+        key=jobs[0].attempt.key,
+        collection=COLLECTION_OF[role],
+        vector=role,
+        ids=tuple(_id_of(job, models) for job in jobs),
+        payloads=tuple(_payload_of(job, models) for job in jobs),
+        array=spec_of(vectors),
+    )
+    return message, vectors
+
+
+def speech_payload(segment: TextSegment, transcript: Transcript, window_start_seconds: float) -> dict[str, Any]:
+    """What a transcribed segment adds to its point. Times become times of the medium."""
+    return {
+        "text": segment.text.strip(),
+        "language": transcript.language,
+        "source": "asr",
+        "words": [
+            {
+                "start_seconds": round(window_start_seconds + word.start_seconds, 3),
+                "end_seconds": round(window_start_seconds + word.end_seconds, 3),
+                "text": word.text,
+            }
+            for word in segment.words
+        ],
+    }
+
+
+def _made_by(job: Job, models: Mapping[str, Model]) -> str:
+    """Every model that had a part in the point: other models give other points."""
+    label = models[job.role].info.label
+    if job.role != "text":
+        return label
+    return f"{'captions' if isinstance(job.source, Caption) else models['speech'].info.label} + {label}"
+
+
+def _id_of(job: Job, models: Mapping[str, Model]) -> str:
+    return point_id(job.attempt.start.video_id, job.role, _made_by(job, models), job.position)
+
+
+def _payload_of(job: Job, models: Mapping[str, Model]) -> dict[str, Any]:
+    return {
+        "video_id": job.attempt.start.video_id,
+        "path": job.attempt.start.shown_path,
+        "start_seconds": round(job.start_seconds, 6),
+        "end_seconds": round(job.end_seconds, 6),
+        "model": _made_by(job, models),
+        **job.payload,
+    }

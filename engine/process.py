@@ -1,0 +1,272 @@
+"""The engine process: two I/O threads around `Engine`, and the loop that steps it.
+
+    decoders ══► Ingress (thread) ─ inbox ─► main thread: Engine.step() ─► Egress (thread) ══► consumer
+                    ◄── credit ── released ──┘                                ◄── credit ──
+
+A socket belongs to one thread. The threads are woken through an in-process socket, so that credit goes back while a
+batch is still running.
+"""
+
+import queue
+import threading
+import time
+from collections import deque
+
+import zmq
+
+from engine.core import Engine, Outgoing
+from engine.loading import device_bytes, load_models, resolve_device
+from engine.worker import WorkerSpec, connect_control, peak_rss_bytes
+from transport.credit import CreditAccount, CreditBook
+from transport.messages import (
+    Abort,
+    Drain,
+    EngineStats,
+    Grant,
+    Join,
+    Message,
+    ModelStats,
+    Ready,
+    ToEngine,
+    ToEngineControl,
+)
+from transport.sockets import Channel, Received
+
+STATS_SECONDS = 1.0
+IDLE_WAIT_SECONDS = 0.05  # the loop looks at least so often at its control socket
+EGRESS_BYTES = 4 * 1024 * 1024  # handed to the egress thread ahead of its sending
+
+
+class _Bell:
+    """Wakes a thread that polls sockets. Ring it from one other thread."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", name: str) -> None:
+        self.listener = context.socket(zmq.PULL)
+        self.listener.bind(f"inproc://{name}")
+        self._button = context.socket(zmq.PUSH)
+        self._button.connect(f"inproc://{name}")
+
+    def ring(self) -> None:
+        # A full pipe means that it is ringing already.
+        try:
+            self._button.send(b"", zmq.NOBLOCK)
+        except zmq.Again:
+            return
+
+    def clear(self) -> None:
+        while self.listener.poll(0):
+            self.listener.recv()
+
+
+class Ingress(threading.Thread):
+    """Receives items into `inbox` and returns credit. Memory: at most one share for each decoder."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, share_bytes: int) -> None:
+        super().__init__(name="ingress", daemon=True)
+        self.inbox: queue.SimpleQueue[Received[Message]] = queue.SimpleQueue()
+        self._channel: Channel[Message] = Channel.bind(context, endpoint, ToEngine)
+        self._book = CreditBook(share_bytes)
+        self._releases: deque[tuple[bytes, int]] = deque()
+        self._bell = _Bell(context, "ingress")
+
+    @property
+    def held_bytes(self) -> int:
+        """Host bytes of all items received and not released."""
+        return self._book.held_bytes
+
+    def release(self, releases: list[tuple[bytes, int]]) -> None:
+        """Called by the main thread: these bytes have left memory."""
+        self._releases.extend(releases)
+        self._bell.ring()
+
+    def run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._channel.socket, zmq.POLLIN)
+        poller.register(self._bell.listener, zmq.POLLIN)
+        while True:
+            poller.poll()
+            self._bell.clear()
+            while (received := self._channel.receive(0)) is not None:
+                self._take(received)
+            while self._releases:
+                self._book.release(*self._releases.popleft())
+            self._grant()
+
+    def _take(self, received: Received[Message]) -> None:
+        if isinstance(received.message, Join):
+            self._book.join(received.sender)
+            return
+        self._book.receive(received.sender, received.cost_bytes)
+        self.inbox.put(received)
+
+    def _grant(self) -> None:
+        for sender, credit_bytes in self._book.take_owed().items():
+            try:
+                self._channel.send(Grant(credit_bytes=credit_bytes), to=sender)
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self._book.leave(sender)  # a decoder that died holds no credit
+
+
+class Egress(threading.Thread):
+    """Sends points to the consumer as its credit allows."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, identity: bytes) -> None:
+        super().__init__(name="egress", daemon=True)
+        self._context = context
+        self._endpoint = endpoint
+        self._identity = identity
+        self._waiting: deque[Outgoing] = deque()
+        self._queued_bytes = 0
+        self._lock = threading.Lock()
+        self._bell = _Bell(context, "egress")
+        self._credit = CreditAccount()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the main thread may hand over more."""
+        return self._queued_bytes < EGRESS_BYTES
+
+    @property
+    def is_empty(self) -> bool:
+        """Everything handed over has been given to the socket."""
+        return self._queued_bytes == 0
+
+    def put(self, outgoing: Outgoing) -> None:
+        """Called by the main thread."""
+        with self._lock:
+            self._queued_bytes += outgoing.cost_bytes
+        self._waiting.append(outgoing)
+        self._bell.ring()
+
+    def run(self) -> None:
+        channel: Channel[Grant] = Channel.connect(self._context, self._endpoint, Grant, self._identity)
+        channel.send(Join())
+        poller = zmq.Poller()
+        poller.register(channel.socket, zmq.POLLIN)
+        poller.register(self._bell.listener, zmq.POLLIN)
+        while True:
+            poller.poll()
+            self._bell.clear()
+            while (received := channel.receive(0)) is not None:
+                self._credit.grant(received.message.credit_bytes)
+            self._send_what_fits(channel)
+
+    def _send_what_fits(self, channel: Channel[Grant]) -> None:
+        while self._waiting and self._credit.can_send(self._waiting[0].cost_bytes):
+            outgoing = self._waiting.popleft()
+            channel.send_encoded(outgoing.header, outgoing.array)
+            self._credit.spend(outgoing.cost_bytes)
+            with self._lock:
+                self._queued_bytes -= outgoing.cost_bytes
+
+
+class EngineProcess:
+    """The step loop, and its control socket."""
+
+    def __init__(self, spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+        self._control = connect_control(context, spec, ToEngineControl)
+        config = spec.config
+        self._device = resolve_device(config.device.name)
+        models = load_models(config, self._device)
+        self._engine = Engine(models.by_role, config.engine, config.voice)
+        share_bytes = config.engine.host_mb * 1024 * 1024 // config.decoder_processes
+        self._ingress = Ingress(context, spec.endpoints.items, share_bytes)
+        self._egress = Egress(context, spec.endpoints.points, spec.identity)
+        self._draining = False
+        self._started_seconds = time.monotonic()
+        self._stats_at = 0.0
+        self._peak_device_bytes = 0
+        self._ready = Ready(
+            role=spec.role,
+            index=spec.index,
+            models=tuple(model.info for model in models.by_role.values()),
+            frame_format=models.frame_format,
+            device=self._device,
+        )
+
+    def run(self) -> None:
+        """Step until told to drain and nothing is left to do."""
+        self._ingress.start()
+        self._egress.start()
+        self._control.send(self._ready)
+        while not (self._draining and self._is_idle()):
+            self._take_items(wait_seconds=0.0)
+            worked = self._engine.step(time.monotonic())
+            self._hand_over()
+            self._take_control()
+            self._report()
+            if not worked:
+                self._take_items(self._wait_seconds())
+        self._report(at_once=True)
+        self._control.close()
+
+    def _is_idle(self) -> bool:
+        return self._engine.is_idle() and self._ingress.inbox.empty() and self._egress.is_empty
+
+    def _wait_seconds(self) -> float:
+        deadline = self._engine.scheduler.next_deadline_seconds(self._engine.blocked())
+        if deadline is None:
+            return IDLE_WAIT_SECONDS
+        return min(max(deadline - time.monotonic(), 0.001), IDLE_WAIT_SECONDS)
+
+    def _take_items(self, wait_seconds: float) -> None:
+        """Everything that has arrived; waits for the first one if asked to."""
+        try:
+            received = self._ingress.inbox.get(block=wait_seconds > 0, timeout=wait_seconds or None)
+            while True:
+                self._engine.receive(*received, now_seconds=time.monotonic())
+                received = self._ingress.inbox.get_nowait()
+        except queue.Empty:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Results to the egress thread, credit to the ingress thread."""
+        while self._egress.has_room and (outgoing := self._engine.take_outgoing()) is not None:
+            self._egress.put(outgoing)
+        if self._engine.released:
+            self._ingress.release(self._engine.released)
+            self._engine.released.clear()
+
+    def _take_control(self) -> None:
+        while (received := self._control.receive(0)) is not None:
+            match received.message:
+                case Abort(key=key):
+                    self._engine.abort(key)
+                case Drain():
+                    self._draining = True
+
+    def _report(self, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if not at_once and now - self._stats_at < STATS_SECONDS:
+            return
+        self._stats_at = now
+        self._peak_device_bytes = max(self._peak_device_bytes, device_bytes(self._device))
+        counters = self._engine.runner.counters
+        self._control.send(
+            EngineStats(
+                models={role: self._model_stats(role) for role in counters},
+                host_bytes=self._ingress.held_bytes,
+                busy_seconds=sum(counter.busy_seconds for counter in counters.values()),
+                uptime_seconds=now - self._started_seconds,
+                peak_device_bytes=self._peak_device_bytes,
+                peak_rss_bytes=peak_rss_bytes(),
+            )
+        )
+
+    def _model_stats(self, role: str) -> ModelStats:
+        counters = self._engine.runner.counters[role]
+        return ModelStats(
+            items=counters.items,
+            batches=counters.batches,
+            busy_seconds=counters.busy_seconds,
+            queued_items=self._engine.scheduler.queued_items(role),
+            oom_events=counters.oom_events,
+            batch_splits=counters.batch_splits,
+        )
+
+
+def engine_main(spec: WorkerSpec) -> None:
+    """Entry of the engine process."""
+    EngineProcess(spec, zmq.Context()).run()

@@ -1,0 +1,275 @@
+"""The decoder process: one task at a time, its items sent to the engine as its byte credit allows."""
+
+import os
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Any
+
+import zmq
+from numpy.typing import NDArray
+from stages.captions import CaptionCue, find_sidecars, read_captions
+from stages.video import read_frames
+
+from engine.worker import WorkerSpec, connect_control, peak_rss_bytes
+from stages.errors import MediaError
+from stages.media import content_id, probe
+from stages.windows import SpeechWindow, read_speech_windows
+from transport.codec import cost_of, encode, spec_of
+from transport.credit import CreditAccount
+from transport.messages import (
+    Caption,
+    DecodeAudio,
+    Decoded,
+    DecodeFrames,
+    DecoderStats,
+    Drain,
+    Frame,
+    Gap,
+    Grant,
+    Join,
+    Message,
+    Probe,
+    Probed,
+    Progress,
+    Ready,
+    Speech,
+    TaskEnd,
+    TaskFailed,
+    TaskKey,
+    TaskStart,
+    ToDecoder,
+)
+from transport.sockets import Channel
+
+BEAT_SECONDS = 0.5  # how often a busy decoder says that it is alive
+MAX_GAPS = 200  # named one by one for each task; neighbours with one reason are joined before
+
+
+class DrainingError(Exception):
+    """The task in hand is long, and the supervisor wants to stop: give it up at this item."""
+
+
+class Decoder:
+    """Sockets and byte credit of a decoder process, and the three tasks it knows."""
+
+    def __init__(self, spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+        self._spec = spec
+        self._config = spec.config
+        self._control = connect_control(context, spec, ToDecoder)
+        self._items: Channel[Grant] = Channel.connect(context, spec.endpoints.items, Grant, spec.identity)
+        self._credit = CreditAccount()
+        self._key = TaskKey(0, 0)
+        self._done_seconds = 0.0
+        self._beat_at = 0.0
+        self._draining = False
+        self._items_sent = 0
+        self._gaps: list[Gap] = []
+
+    def run(self) -> None:
+        """Take tasks until told to drain."""
+        self._items.send(Join())
+        self._control.send(Ready(role=self._spec.role, index=self._spec.index))
+        while not self._draining:
+            received = self._control.receive(timeout_ms=None)
+            if received is not None:
+                self._handle(received.message)
+        self._items.close()
+        self._control.close()
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Drain():
+                self._draining = True
+                return
+            case Probe() | DecodeFrames() | DecodeAudio():
+                self._key, self._done_seconds, self._items_sent, self._gaps = message.key, 0.0, 0, []
+        try:
+            self._run_task(message)
+        except MediaError as error:  # only opening raises it here: inside a span it becomes a gap
+            self._control.send(TaskFailed(key=self._key, code=error.code, message=error.message))
+        except DrainingError:
+            self._control.send(TaskFailed(key=self._key, code="drained", message="stopped before its end"))
+        self._control.send(DecoderStats(index=self._spec.index, peak_rss_bytes=peak_rss_bytes()))
+
+    def _run_task(self, message: Message) -> None:
+        match message:
+            case Probe():
+                self._control.send(self._probe(message))
+            case DecodeFrames():
+                self._start(message)
+                self._send_frames(message)
+                self._end()
+            case DecodeAudio():
+                self._start(message)
+                self._send_speech(message)
+                self._end()
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def _probe(self, task: Probe) -> Probed:
+        media = probe(task.path, self._config.decode, find_sidecars(task.path))
+        before = os.stat(task.path)  # noqa: PTH116 - bytes, which Path does not take; before hashing: a later change then shows as another mtime
+        video_id = content_id(task.path, self._beat)
+        return Probed(
+            key=task.key, video_id=video_id, size_bytes=before.st_size, mtime_ns=before.st_mtime_ns, media=media
+        )
+
+    def _send_frames(self, task: DecodeFrames) -> None:
+        frames = read_frames(
+            task.path,
+            task.media,
+            task.start_seconds,
+            task.end_seconds,
+            task.format,
+            self._config.decode,
+            self._progress,
+        )
+        end_seconds = task.end_seconds if task.end_seconds is not None else task.media.duration_seconds
+        for frame in self._guarded(frames, task.start_seconds, end_seconds):
+            self._send_item(
+                Frame(
+                    key=task.key,
+                    start_seconds=frame.start_seconds,
+                    end_seconds=frame.end_seconds,
+                    array=spec_of(frame.pixels),
+                ),
+                frame.pixels,
+            )
+
+    def _send_speech(self, task: DecodeAudio) -> None:
+        cues = self._send_captions(task) if task.captions is not None else []
+        if task.media.audio is None or not (task.transcribe or task.voices or cues):
+            return
+        windows = read_speech_windows(
+            task.path, task.media, self._config.decode, self._config.speech, progress=self._progress
+        )
+        for window in self._guarded(windows, 0.0, task.media.duration_seconds):
+            if self._draining:
+                raise DrainingError
+            self._send_item(self._speech_message(task, window, cues), window.pcm)
+
+    def _speech_message(self, task: DecodeAudio, window: SpeechWindow, cues: list[tuple[float, float]]) -> Speech:
+        return Speech(
+            key=task.key,
+            start_seconds=window.start_seconds,
+            end_seconds=window.end_seconds,
+            speech=window.speech,
+            captioned_seconds=_overlap_seconds(window.speech, cues),
+            transcribe=task.transcribe,
+            voices=task.voices,
+            array=spec_of(window.pcm),
+        )
+
+    def _send_captions(self, task: DecodeAudio) -> list[tuple[float, float]]:
+        """Send every cue; returns when there was one, by which the windows of sound are counted as covered."""
+        assert task.captions is not None
+        spans: list[tuple[float, float]] = []
+        cues: Iterator[CaptionCue | Gap] = read_captions(task.path, task.captions, task.media, self._config.decode)
+        for cue in self._guarded(cues, 0.0, task.media.duration_seconds):
+            spans.append((cue.start_seconds, cue.end_seconds))
+            self._send_item(
+                Caption(
+                    key=task.key,
+                    start_seconds=cue.start_seconds,
+                    end_seconds=cue.end_seconds,
+                    text=cue.text,
+                    language=cue.language,
+                )
+            )
+        return _merged(spans)
+
+    def _guarded(self, items: Iterator[Any], start_seconds: float, end_seconds: float | None) -> Iterator[Any]:
+        """The items without the gaps, which are kept for the end; an error midway becomes a gap to the end."""
+        reached = start_seconds
+        try:
+            for item in items:
+                if isinstance(item, Gap):
+                    self._add_gap(item)
+                else:
+                    reached = item.end_seconds
+                    yield item
+        except MediaError as error:
+            end = max(end_seconds if end_seconds is not None else reached, reached)
+            self._add_gap(Gap(start_seconds=reached, end_seconds=end, reason=f"{error.code}: {error.message}"))
+
+    def _add_gap(self, gap: Gap) -> None:
+        last = self._gaps[-1] if self._gaps else None
+        if last is not None and (last.reason == gap.reason or len(self._gaps) >= MAX_GAPS):
+            reason = last.reason if last.reason == gap.reason else "many: too many gaps to name one by one"
+            start, end = min(last.start_seconds, gap.start_seconds), max(last.end_seconds, gap.end_seconds)
+            contiguous = gap.start_seconds <= last.end_seconds
+            if contiguous or len(self._gaps) >= MAX_GAPS:
+                self._gaps[-1] = Gap(start_seconds=start, end_seconds=end, reason=reason)
+                return
+        self._gaps.append(gap)
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def _start(self, task: DecodeFrames | DecodeAudio) -> None:
+        self._send(TaskStart(key=task.key, video_id=task.video_id, shown_path=task.shown_path))
+
+    def _end(self) -> None:
+        self._send(TaskEnd(key=self._key, items=self._items_sent, gaps=tuple(self._gaps)))
+        self._control.send(Decoded(key=self._key))
+
+    def _send_item(self, message: Message, array: NDArray[Any] | None = None) -> None:
+        self._send(message, array)
+        self._items_sent += 1
+
+    def _send(self, message: Message, array: NDArray[Any] | None = None) -> None:
+        header = encode(message)
+        cost_bytes = cost_of(header, array)
+        self._take_grants(timeout_ms=0)
+        while not self._credit.can_send(cost_bytes):
+            self._beat()  # waiting for the engine is no stall
+            self._take_grants(timeout_ms=100)
+        self._items.send_encoded(header, array)
+        self._credit.spend(cost_bytes)
+
+    def _take_grants(self, timeout_ms: int) -> None:
+        received = self._items.receive(timeout_ms)
+        while received is not None:
+            self._credit.grant(received.message.credit_bytes)
+            received = self._items.receive(0)
+
+    def _progress(self, done_seconds: float) -> None:
+        self._done_seconds = max(self._done_seconds, done_seconds)
+        self._beat()
+
+    def _beat(self) -> None:
+        """Say at most twice a second how far the task is, and look whether it is time to stop."""
+        now = time.monotonic()
+        if now - self._beat_at < BEAT_SECONDS:
+            return
+        self._beat_at = now
+        self._control.send(Progress(key=self._key, done_seconds=self._done_seconds))
+        received = self._control.receive(0)
+        if received is not None and isinstance(received.message, Drain):
+            self._draining = True
+
+
+def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Their union, as disjoint intervals in order."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _overlap_seconds(speech: tuple[tuple[float, float], ...], cues: list[tuple[float, float]]) -> float:
+    """How much of the speech the (disjoint, ordered) cues cover, in seconds."""
+    total = 0.0
+    for start, end in speech:
+        first = max(0, bisect_left(cues, (start, start)) - 1)
+        for cue_start, cue_end in cues[first : bisect_left(cues, (end, end))]:
+            total += max(0.0, min(end, cue_end) - max(start, cue_start))
+    return total
+
+
+def decoder_main(spec: WorkerSpec) -> None:
+    """Entry of the decoder process."""
+    Decoder(spec, zmq.Context()).run()

@@ -1,0 +1,192 @@
+"""Who watches a run: a live display on a terminal, plain lines otherwise. Both write to standard error."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from engine.report import Peaks
+from engine.tasks import Board, VideoJob
+
+MAX_ROWS = 8  # videos shown at once
+PLAIN_SECONDS = 10.0  # between plain progress lines
+
+
+class Rates:
+    """Media seconds done against wall time. Pure; time is passed in."""
+
+    def __init__(self, started_seconds: float) -> None:
+        self._started = started_seconds
+        self.finished_media_seconds = 0.0
+
+    def hours_per_hour(self, done_seconds: float, now_seconds: float) -> float:
+        """Hours of media done in an hour of wall time, so far."""
+        elapsed = now_seconds - self._started
+        return done_seconds / elapsed if elapsed > 0 else 0.0
+
+    def eta_seconds(self, done_seconds: float, total_seconds: float, now_seconds: float) -> float | None:
+        """Until all that is known is done, at the rate so far; None before there is a rate."""
+        rate = self.hours_per_hour(done_seconds, now_seconds)
+        return max(total_seconds - done_seconds, 0.0) / rate if rate > 0 else None
+
+
+def media_progress(jobs: list[VideoJob], finished_media_seconds: float) -> tuple[float, float]:
+    """(done, total) media seconds of all videos opened so far. Frames and sound weigh by their length."""
+    done = total = finished_media_seconds
+    for job in jobs:
+        length = job.duration_seconds or 0.0
+        done += length * share_done(job)
+        total += length
+    return done, total
+
+
+def share_done(job: VideoJob) -> float:
+    """How much of a video's work is done, 0 to 1."""
+    return min(job.done_seconds / job.total_seconds, 1.0) if job.total_seconds else 0.0
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    if seconds is None:
+        return "-:--"
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def row_line(row: dict[str, Any]) -> str:
+    """A finished video in one line."""
+    parts = [f"{row['status']:9}", str(row["path"])]
+    if row["error"]:
+        parts.append(f"- {row['error']['code']}: {row['error']['message']}")
+    if row["status"] in ("indexed", "partial"):
+        counts = f"{row['frames']} frames, {row['speech_segments']} speech, {row['voice_segments']} voice"
+        parts.append(f"- {counts}, {clock(row['duration_seconds'])} in {row['wall_seconds']:.1f} s")
+    parts += [
+        f"[gap {gap['start_seconds']:.1f}-{gap['end_seconds']:.1f} s: {gap['reason']}]" for gap in row["gaps"][:3]
+    ]
+    if len(row["gaps"]) > 3:
+        parts.append(f"[and {len(row['gaps']) - 3} more gaps]")
+    return " ".join(parts)
+
+
+def stage_line(peaks: Peaks) -> str:
+    """What each stage is doing, in one line."""
+    parts = []
+    if peaks.engine is not None:
+        for role, model in peaks.engine.models.items():
+            parts.append(f"{role} {model.items} done, {model.queued_items} queued")
+        parts.append(f"host {peaks.engine.host_bytes / 1e6:.0f} MB")
+    if peaks.consumer is not None:
+        parts.append(f"store {peaks.consumer.points} points, {peaks.consumer.state}")
+    return " · ".join(parts)
+
+
+class PlainObserver:
+    """One line for each event, and now and then one for the whole."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._rates = Rates(time.monotonic())
+        self._last_seconds = time.monotonic()
+        self._store_state = ""
+
+    def phase(self, text: str) -> None:
+        """What the run as a whole is doing."""
+        self._print(text)
+
+    def finished(self, row: dict[str, Any]) -> None:
+        """A video's row of the report is final."""
+        if row["status"] in ("indexed", "partial"):
+            self._rates.finished_media_seconds += row["duration_seconds"] or 0.0
+        self._print(row_line(row))
+
+    def tick(self, board: Board | None, peaks: Peaks, rows: int) -> None:
+        """Called several times a second."""
+        now = time.monotonic()
+        state = peaks.consumer.state if peaks.consumer else ""
+        if state.startswith("waiting") and state != self._store_state:
+            self._print(f"store {state}")
+        self._store_state = state
+        if board is None or now - self._last_seconds < PLAIN_SECONDS:
+            return
+        self._last_seconds = now
+        done, total = media_progress(list(board.jobs.values()), self._rates.finished_media_seconds)
+        rate, eta = self._rates.hours_per_hour(done, now), self._rates.eta_seconds(done, total, now)
+        self._print(
+            f"{clock(done)} of {clock(total)} media, {rate:.1f} hours/hour, ETA {clock(eta)}, "
+            f"{rows} videos finished · {stage_line(peaks)}"
+        )
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def __enter__(self) -> "PlainObserver":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+class LiveObserver:
+    """A table that is redrawn in place, above it the videos that are finished."""
+
+    def __init__(self, console: Console) -> None:
+        self._rates = Rates(time.monotonic())
+        self._phase = "starting"
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "LiveObserver":
+        self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+    def phase(self, text: str) -> None:
+        """What the run as a whole is doing."""
+        self._phase = text
+
+    def finished(self, row: dict[str, Any]) -> None:
+        """A video's row of the report is final."""
+        if row["status"] in ("indexed", "partial"):
+            self._rates.finished_media_seconds += row["duration_seconds"] or 0.0
+        style = {"failed": "red", "partial": "yellow", "unchanged": "dim"}.get(row["status"], "")
+        self._console.print(Text(row_line(row), style=style))
+
+    def tick(self, board: Board | None, peaks: Peaks, rows: int) -> None:
+        """Called several times a second."""
+        self._live.update(self.render(board, peaks, rows, time.monotonic()))
+
+    def render(self, board: Board | None, peaks: Peaks, rows: int, now_seconds: float) -> Group:
+        """The display at one moment."""
+        jobs = list(board.jobs.values()) if board else []
+        done, total = media_progress(jobs, self._rates.finished_media_seconds)
+        rate = self._rates.hours_per_hour(done, now_seconds)
+        eta = self._rates.eta_seconds(done, total, now_seconds)
+        head = Text(
+            f"{self._phase} · {clock(done)} of {clock(total)} media · {rate:.1f} hours/hour · "
+            f"ETA {clock(eta)} · {rows} finished",
+            style="bold",
+        )
+        table = Table.grid(padding=(0, 2))
+        for job in jobs[:MAX_ROWS]:
+            share = share_done(job)
+            length = job.duration_seconds
+            state = "opening" if job.media is None else f"{clock((length or 0.0) * share)} of {clock(length)}"
+            table.add_row(f"{share:4.0%}", Text(job.shown_path, overflow="ellipsis", no_wrap=True), state)
+        if len(jobs) > MAX_ROWS:
+            table.add_row("", f"and {len(jobs) - MAX_ROWS} more", "")
+        return Group(head, table, Text(stage_line(peaks), style="dim"))
+
+
+def observer_for(stream: TextIO) -> PlainObserver | LiveObserver:
+    """The live display on a terminal, plain lines otherwise. rich respects NO_COLOR."""
+    if stream.isatty():
+        return LiveObserver(Console(file=stream))
+    return PlainObserver(stream)

@@ -1,0 +1,111 @@
+"""The report of a run: one row a video, and totals. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from engine.tasks import VideoJob
+from transport.messages import ConsumerStats, DecoderStats, EngineStats
+
+COLLECTION_COUNTS = (("frames", "frames"), ("speech", "speech_segments"), ("voices", "voice_segments"))
+
+
+@dataclass(slots=True)
+class Peaks:
+    """What the processes reported of themselves, the largest so far."""
+
+    rss_bytes: dict[str, int] = field(
+        default_factory=lambda: {"supervisor": 0, "decoder": 0, "engine": 0, "consumer": 0}
+    )
+    device_bytes: int = 0
+    engine: EngineStats | None = None  # the latest
+    consumer: ConsumerStats | None = None
+
+    def see(self, stats: EngineStats | ConsumerStats | DecoderStats) -> None:
+        """Take one message of statistics."""
+        match stats:
+            case EngineStats():
+                self.engine = stats
+                self.device_bytes = max(self.device_bytes, stats.peak_device_bytes)
+                self._raise("engine", stats.peak_rss_bytes)
+            case ConsumerStats():
+                self.consumer = stats
+                self._raise("consumer", stats.peak_rss_bytes)
+            case DecoderStats():
+                self._raise("decoder", stats.peak_rss_bytes)
+
+    def _raise(self, role: str, rss_bytes: int) -> None:
+        self.rss_bytes[role] = max(self.rss_bytes[role], rss_bytes)
+
+
+def video_row(job: VideoJob) -> dict[str, Any]:
+    """A video's row, as it stands under "videos" in the report."""
+    if job.known is not None:
+        return unchanged_row(job.known, job.shown_path)
+    duration = job.duration_seconds
+    wall = round(max(job.finished_seconds - job.started_seconds, 0.0), 3)
+    row: dict[str, Any] = {
+        "path": job.shown_path,
+        "video_id": job.video_id,
+        "status": job.status,
+        "error": {"code": job.error.code, "message": job.error.message} if job.error else None,
+        "duration_seconds": duration,
+        "wall_seconds": wall,
+        "rtf": round(wall / duration, 4) if duration else None,
+    }
+    row.update({name: job.points[collection] for collection, name in COLLECTION_COUNTS})
+    row["points"] = sum(job.points.values())
+    row["text_coverage"] = _coverage(job, "text_seconds", "speech_seconds")
+    row["voice_coverage"] = _coverage(job, "voice_seconds", "voiced_seconds")
+    row["speech_seconds"] = round(job.sums["speech_seconds"], 3) if job.heard else None
+    row["gaps"] = [msgspec.to_builtins(gap) for gap in sorted(job.gaps, key=lambda gap: gap.start_seconds)]
+    row["failures"] = [msgspec.to_builtins(failure) for failure in job.failures]
+    row["notes"] = list(job.notes)
+    row["oom_events"] = int(job.sums["oom_events"])
+    row["batch_splits"] = int(job.sums["batch_splits"])
+    return row
+
+
+def unchanged_row(known: dict[str, Any], shown_path: str) -> dict[str, Any]:
+    """The row of a file whose content is indexed already: what was said of it then."""
+    return {**known, "path": shown_path, "status": "unchanged", "wall_seconds": 0.0, "rtf": None}
+
+
+def _coverage(job: VideoJob, part: str, whole: str) -> float | None:
+    """Share of the speech that got vectors; 1.0 when there was none to get any; None when nobody listened."""
+    if not job.heard:
+        return None
+    return round(min(job.sums[part] / job.sums[whole], 1.0), 4) if job.sums[whole] else 1.0
+
+
+def totals(rows: Sequence[dict[str, Any]], wall_seconds: float, peaks: Peaks) -> dict[str, Any]:
+    """The sums over all rows, and the peaks of the processes."""
+    worked = [row for row in rows if row["status"] in ("indexed", "partial")]
+    media_seconds = sum(row["duration_seconds"] or 0.0 for row in worked)
+    engine = peaks.engine
+    return {
+        "videos": len(rows),
+        "indexed": sum(row["status"] == "indexed" for row in rows),
+        "partial": sum(row["status"] == "partial" for row in rows),
+        "unchanged": sum(row["status"] == "unchanged" for row in rows),
+        "failed": sum(row["status"] == "failed" for row in rows),
+        "points": sum(row["points"] for row in worked),
+        "media_seconds": round(media_seconds, 3),
+        "hours_per_hour": round(media_seconds / wall_seconds, 2) if wall_seconds else 0.0,
+        "rtf": round(wall_seconds / media_seconds, 4) if media_seconds else None,
+        "wall_seconds": round(wall_seconds, 3),
+        "oom_events": sum(model.oom_events for model in engine.models.values()) if engine else 0,
+        "peak_rss_bytes": dict(peaks.rss_bytes),
+        "peak_device_bytes": peaks.device_bytes,
+        "device_busy_fraction": round(engine.busy_seconds / engine.uptime_seconds, 4) if engine else 0.0,
+    }
+
+
+def failed_row(path: str, code: str, message: str) -> dict[str, Any]:
+    """The row of a path that never became work."""
+    job = VideoJob(b"", path, 0.0)
+    row = video_row(job)
+    row.update(status="failed", error={"code": code, "message": message})
+    return row

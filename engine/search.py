@@ -1,0 +1,103 @@
+"""Search: the query becomes a vector by the text tower of the model that made the stored ones, and the store finds the
+nearest. Runs in the process that calls it, with the models' text sides only.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.config import Config
+from engine.errors import ConfigError
+from stages.qdrant import open_store
+from stages.registry import identify, resolve
+from stages.store import FRAMES, SPEECH, VOICES, Filter, Hit
+
+KIND_OF = {"frames": "frame", "speech": "speech"}
+
+
+def search(
+    config: Config, query: str, within: str, limit: int, speaker: str | None = None, hybrid: bool = False
+) -> dict[str, Any]:
+    """Find the frames and speech nearest to a query.
+
+    within: frames | speech | all. hybrid: also match words (BM25), fused by rank; its scores are no cosines.
+
+    Returns:
+        {"query", "hits": [{"score", "kind", "video_id", "path", "start_seconds", "end_seconds", "text", "speaker"}]}
+
+    Raises:
+        SluiceError: a model or the store cannot be had.
+    """
+    store = open_store(config.store, os.environ.get(config.store.api_key_env), read_only=True)
+    try:
+        hits: list[Hit] = []
+        only = Filter(speaker=speaker) if speaker is not None else None
+        if within in ("frames", "all") and _is_on(config, "image", within) and store.count("frames"):
+            hits += store.search("frames", "image", _image_query(config, query), limit, only)
+        if within in ("speech", "all") and _is_on(config, "text", within) and store.count("speech"):
+            text = query if hybrid else None
+            hits += store.search("speech", "text", _text_query(config, query), limit, only, text=text)
+    finally:
+        store.close()
+    # Scores of two models are on two scales: all shows the kinds one after the other, each in its own order.
+    return {"query": query, "hits": [_shown_hit(hit) for hit in hits]}
+
+
+def _is_on(config: Config, role: str, within: str) -> bool:
+    on: bool = getattr(config.models, role) != "off"
+    if not on and within != "all":
+        raise ConfigError("model-off", f'models.{role} = "off": there is nothing to search {within} with')
+    return on
+
+
+def _image_query(config: Config, query: str) -> Any:
+    from stages.image_model import ImageModel
+
+    path = resolve("image", config.models.image, Path(config.models.directory))
+    identity = identify("image", config.models.image, path)
+    model = ImageModel.load(path, identity, device="cpu", dtype="float32", towers="text")
+    return model.embed_texts([query])[0]
+
+
+def _text_query(config: Config, query: str) -> Any:
+    from stages.text_model import TextModel
+
+    path = resolve("text", config.models.text, Path(config.models.directory))
+    identity = identify("text", config.models.text, path)
+    return TextModel.load(path, identity, device="cpu", dtype="float32").embed_queries([query])[0]
+
+
+def _shown_hit(hit: Hit) -> dict[str, Any]:
+    facts = hit.payload
+    return {
+        "score": round(hit.score, 6),
+        "kind": KIND_OF[hit.collection],
+        "video_id": facts["video_id"],
+        "path": facts["path"],
+        "start_seconds": facts["start_seconds"],
+        "end_seconds": facts["end_seconds"],
+        "text": facts.get("text"),
+        "speaker": facts.get("speaker"),
+    }
+
+
+def all_points(config: Config, collection: str | None, with_vectors: bool) -> Iterator[dict[str, Any]]:
+    """Every stored point as {"collection", "id", "payload", "vectors"}, streamed in the order of ids.
+
+    Raises:
+        StoreError: the store is not there, is locked by a running process, or refuses.
+    """
+    store = open_store(config.store, os.environ.get(config.store.api_key_env), read_only=True)
+    try:
+        for name in (collection,) if collection else (FRAMES, SPEECH, VOICES):
+            for point in store.scroll(name, with_vectors):
+                vectors = {key: [float(value) for value in row] for key, row in point.vectors.items()}
+                yield {
+                    "collection": name,
+                    "id": point.id,
+                    "payload": point.payload,
+                    "vectors": vectors if with_vectors else None,
+                }
+    finally:
+        store.close()

@@ -1,0 +1,114 @@
+"""What every child process has: a log that its parent reads, a parent whose death it notices, a named way to end.
+
+Children ignore SIGINT and SIGTERM: a terminal or a service manager signals the whole group, and only the supervisor may
+decide between draining (a message) and stopping now (SIGKILL, which no invariant minds).
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from types import TracebackType
+
+import msgspec
+import zmq
+
+from engine.config import Config
+from engine.errors import ExitCode
+from stages.errors import SluiceError
+from transport.messages import Hello, Message
+from transport.sockets import Channel
+
+
+class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the sockets are."""
+
+    control: str  # supervisor binds; every child connects
+    items: str  # engine binds; decoders connect
+    points: str  # consumer binds; the engine connects
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child is told at its start."""
+
+    role: str
+    index: int
+    generation: int  # counts restarts, so that a successor is not mistaken for the dead
+    endpoints: Endpoints
+    config: Config
+
+    @property
+    def identity(self) -> bytes:
+        """Name of the child on every socket."""
+        return f"{self.role}-{self.index}.{self.generation}".encode()
+
+
+def connect_control(context: "zmq.Context[zmq.Socket[bytes]]", spec: WorkerSpec, receives: object) -> Channel[Message]:
+    """Connect to the supervisor and say hello."""
+    channel: Channel[Message] = Channel.connect(context, spec.endpoints.control, receives, spec.identity)
+    channel.send(Hello(role=spec.role, index=spec.index, pid=os.getpid()))
+    return channel
+
+
+def child_main(encoded_spec: bytes, parent: Connection, log: Connection) -> None:
+    """Entry of every child process: prepare it, run its role, leave with a named exit code."""
+    os.dup2(log.fileno(), sys.stderr.fileno())
+    os.dup2(log.fileno(), sys.stdout.fileno())
+    log.close()
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.excepthook = _crash
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True, name="parent-watch").start()
+    spec = msgspec.msgpack.decode(encoded_spec, type=WorkerSpec)
+    try:
+        _role_main(spec.role)(spec)
+    except SluiceError as error:
+        print(f"{error.code}: {error.message}", file=sys.stderr, flush=True)
+        sys.exit(ExitCode.STORE_LOST if error.code == "store-lost" else ExitCode.CHILD_START_FAILED)
+
+
+def _role_main(role: str) -> Callable[[WorkerSpec], None]:
+    # Imported here: each process loads only what its role needs.
+    match role:
+        case "decoder":
+            from engine.producer import decoder_main
+
+            return decoder_main
+        case "engine":
+            from engine.process import engine_main
+
+            return engine_main
+        case "consumer":
+            from engine.consumer import consumer_main
+
+            return consumer_main
+    raise ValueError(f"there is no role {role!r}")
+
+
+def _exit_with_parent(parent: Connection) -> None:
+    """Wait for the pipe to close: only the supervisor holds its other end, so it closes when the supervisor is gone."""
+    try:
+        parent.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(ExitCode.PARENT_DIED)
+
+
+def _crash(args: threading.ExceptHookArgs) -> None:
+    """An exception in a thread ends the process: half a process would hang the others."""
+    traceback: TracebackType | None = args.exc_traceback
+    sys.excepthook(args.exc_type, args.exc_value or args.exc_type(), traceback)
+    sys.stderr.flush()
+    os._exit(ExitCode.CHILD_CRASHED)
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident size of this process so far."""
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - VmHWM; getrusage's figure survives exec
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0

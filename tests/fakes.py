@@ -1,0 +1,70 @@
+"""Models behind the real protocol that need no weights: their vectors say which item they were made from."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stages.base import SpeechInput, TextSegment, Transcript
+from transport.messages import ModelInfo, Word
+
+DIMENSION = 4
+
+
+class FakeModel:
+    """Embeds anything; `fault` may raise for a batch."""
+
+    def __init__(self, role: Any, max_batch: int = 64, fault: Callable[[Sequence[Any]], None] | None = None) -> None:
+        self.info = ModelInfo(
+            role=role, name=f"fake-{role}", revision="0", dimension=0 if role == "speech" else DIMENSION, untrained=True
+        )
+        self.max_batch = max_batch
+        self.fault = fault
+        self.batches: list[int] = []
+
+    def run(self, batch: Sequence[Any]) -> list[Any]:
+        self.batches.append(len(batch))
+        if self.fault is not None:
+            self.fault(batch)
+        return [self.result_of(item) for item in batch]
+
+    def result_of(self, item: Any) -> Any:
+        """A transcript of one phrase a second, or a unit vector that depends on the item."""
+        if isinstance(item, SpeechInput):
+            return transcript_of(len(item.pcm) / 16_000)
+        seed = sum(item.encode()) if isinstance(item, str) else int(np.asarray(item, dtype=np.int64).sum())
+        vector = np.array([1.0, seed % 7, seed % 11, seed % 13], dtype=np.float32)
+        return vector / np.linalg.norm(vector)
+
+    def length_of(self, item: Any) -> int:
+        return len(item) if self.info.role == "voice" else 0
+
+    def bytes_of(self, item: Any) -> int:
+        if isinstance(item, SpeechInput):
+            return item.pcm.nbytes
+        return len(item.encode()) if isinstance(item, str) else int(item.nbytes)
+
+    def unload(self) -> None:
+        self.batches.clear()
+
+
+def transcript_of(seconds: float) -> Transcript:
+    """One phrase for each whole second."""
+    segments = tuple(
+        TextSegment(
+            start_seconds=float(at),
+            end_seconds=at + 1.0,
+            text=f" phrase {at}",
+            words=(Word(float(at), at + 0.5, "phrase"), Word(at + 0.5, at + 1.0, str(at))),
+            average_logprob=-0.1,
+            no_speech_probability=0.0,
+            compression_ratio=1.0,
+        )
+        for at in range(int(seconds))
+    )
+    return Transcript("en", 1.0, segments)
+
+
+def fake_models(**faults: Callable[[Sequence[Any]], None]) -> dict[str, FakeModel]:
+    """One of each role."""
+    return {role: FakeModel(role, fault=faults.get(role)) for role in ("image", "speech", "text", "voice")}

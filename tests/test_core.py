@@ -1,0 +1,312 @@
+"""The engine in-process, without sockets: messages in, points and results out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.config import EngineOptions
+from engine.core import Engine
+from engine.runner import Runner
+from stages.options import VoiceOptions
+from tests.fakes import DIMENSION, FakeModel, fake_models
+from transport.codec import as_array, encode, spec_of
+from transport.messages import (
+    Caption,
+    Frame,
+    Message,
+    Points,
+    Speech,
+    TaskEnd,
+    TaskKey,
+    TaskResult,
+    TaskStart,
+    ToConsumer,
+)
+
+KEY = TaskKey(1, 0)
+
+
+class Harness:
+    """An engine, and what a decoder and a consumer would do with it."""
+
+    def __init__(self, options: EngineOptions | None = None, **faults: Any) -> None:
+        models = fake_models(**faults)
+        self.models: dict[str, FakeModel] = models
+        self.engine = Engine(models, options or EngineOptions(), VoiceOptions(), Runner(models, release=lambda: None))
+        self.sent_bytes = 0
+        self.now = 0.0
+        self.items: dict[TaskKey, int] = {}
+
+    def send(self, message: Message, array: Any = None) -> None:
+        payload = memoryview(array.tobytes()) if array is not None else None
+        cost = len(encode(message)) + (len(payload) if payload is not None else 0)
+        self.sent_bytes += cost
+        self.engine.receive(b"decoder", message, payload, cost, self.now)
+
+    def start(self, key: TaskKey = KEY) -> None:
+        self.items[key] = 0
+        self.send(TaskStart(key=key, video_id=f"video-{key.task_id}", shown_path="a.mp4"))
+
+    def frame(self, at: float, key: TaskKey = KEY) -> None:
+        pixels = np.full((2, 2, 3), int(at) % 256, dtype=np.uint8)
+        self.items[key] += 1
+        self.send(Frame(key=key, start_seconds=at, end_seconds=at + 1, array=spec_of(pixels)), pixels)
+
+    def speech(self, start: float, end: float, speech: tuple[tuple[float, float], ...], captioned: float = 0.0) -> None:
+        pcm = np.zeros(round((end - start) * 16_000), dtype=np.int16)
+        self.items[KEY] += 1
+        message = Speech(
+            key=KEY,
+            start_seconds=start,
+            end_seconds=end,
+            speech=speech,
+            captioned_seconds=captioned,
+            transcribe=captioned == 0.0,
+            voices=True,
+            array=spec_of(pcm),
+        )
+        self.send(message, pcm)
+
+    def end(self, key: TaskKey = KEY) -> None:
+        self.send(TaskEnd(key=key, items=self.items[key], gaps=()))
+
+    def run(self) -> tuple[list[tuple[Points, Any]], list[TaskResult]]:
+        """Step until nothing is left; returns what the consumer would have received."""
+        import msgspec
+
+        decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToConsumer)
+        points: list[tuple[Points, Any]] = []
+        results: list[TaskResult] = []
+        while True:
+            while (outgoing := self.engine.take_outgoing()) is not None:
+                message = decoder.decode(outgoing.header)
+                if isinstance(message, Points):
+                    points.append((message, as_array(message.array, outgoing.array.tobytes())))  # type: ignore[union-attr]
+                else:
+                    results.append(message)
+            self.now += 0.3
+            if not self.engine.step(self.now):
+                return points, results
+
+
+def ids_of(points: list[tuple[Points, Any]], collection: str) -> list[str]:
+    return [id_ for message, _ in points if message.collection == collection for id_ in message.ids]
+
+
+def payloads_of(points: list[tuple[Points, Any]], collection: str) -> list[dict[str, Any]]:
+    return [payload for message, _ in points if message.collection == collection for payload in message.payloads]
+
+
+def test_frames_become_points_and_then_a_result() -> None:
+    harness = Harness()
+    harness.start()
+    for at in range(40):
+        harness.frame(float(at))
+    harness.end()
+    points, (result,) = harness.run()
+    assert len(set(ids_of(points, "frames"))) == 40
+    assert result.points == {"frames": 40}
+    assert not result.failures
+    payload = payloads_of(points, "frames")[7]
+    assert payload["start_seconds"] == 7.0
+    assert payload["path"] == "a.mp4"
+    assert payload["model"] == "fake-image@0 (untrained)"
+    message, vectors = points[0]
+    assert vectors.shape == (len(message.ids), DIMENSION)
+    assert vectors.dtype == np.float16
+    expected = harness.models["image"].result_of(np.full((2, 2, 3), 0, dtype=np.uint8))
+    np.testing.assert_allclose(vectors[0], expected, atol=1e-3)
+    assert harness.engine.is_idle()
+
+
+def test_all_credit_returns_when_the_work_is_done() -> None:
+    harness = Harness()
+    harness.start()
+    harness.frame(0.0)
+    harness.speech(0.0, 10.0, ((0.5, 4.5), (5.0, 9.0)))
+    harness.end()
+    harness.run()
+    assert sum(cost for _, cost in harness.engine.released) == harness.sent_bytes
+
+
+def test_a_window_of_sound_becomes_texts_and_voices() -> None:
+    harness = Harness()
+    harness.start()
+    harness.speech(100.0, 110.0, ((100.5, 104.5), (105.0, 109.0)))
+    harness.end()
+    points, (result,) = harness.run()
+    speech = payloads_of(points, "speech")
+    assert [payload["text"] for payload in speech] == [f"phrase {at}" for at in range(10)]
+    assert speech[3]["start_seconds"] == 103.0
+    assert speech[3]["words"][0] == {"start_seconds": 103.0, "end_seconds": 103.5, "text": "phrase"}
+    assert speech[3]["source"] == "asr"
+    assert speech[3]["language"] == "en"
+    voices = payloads_of(points, "voices")
+    assert min(payload["start_seconds"] for payload in voices) == 100.5
+    assert max(payload["end_seconds"] for payload in voices) == 109.0
+    assert result.speech_seconds == pytest.approx(8.0)
+    assert result.text_seconds == pytest.approx(8.0)
+    assert result.voiced_seconds == pytest.approx(8.0)
+    assert result.voice_seconds == pytest.approx(8.0)
+
+
+def test_windows_of_several_videos_share_a_batch() -> None:
+    harness = Harness()
+    for number in range(4):
+        key = TaskKey(number, 0)
+        harness.start(key)
+        harness.frame(1.0, key)
+        harness.end(key)
+    _, results = harness.run()
+    assert harness.models["image"].batches == [4]
+    assert len(results) == 4
+
+
+def test_captions_become_texts_that_say_so() -> None:
+    harness = Harness()
+    harness.start()
+    harness.items[KEY] += 1
+    harness.send(Caption(key=KEY, start_seconds=1.0, end_seconds=3.0, text="Hello there", language="en"))
+    harness.speech(0.0, 4.0, ((1.0, 3.0),), captioned=2.0)
+    harness.end()
+    points, (result,) = harness.run()
+    (payload,) = payloads_of(points, "speech")
+    assert payload["text"] == "Hello there"
+    assert payload["source"] == "captions"
+    assert payload["model"].startswith("captions + ")
+    assert harness.models["speech"].batches == []
+    assert result.text_seconds == pytest.approx(2.0)
+
+
+def test_speech_without_words_is_a_named_gap_and_no_coverage() -> None:
+    harness = Harness()
+    harness.start()
+    harness.speech(0.0, 0.9, ((0.0, 0.9),))  # too short for a phrase of the fake model
+    harness.end()
+    _, (result,) = harness.run()
+    assert result.text_seconds == 0.0
+    assert [gap.reason.split(":")[0] for gap in result.gaps] == ["no-words"]
+
+
+def poison(value: int) -> Any:
+    def fault(batch: Sequence[Any]) -> None:
+        if any(np.asarray(item).flat[0] == value for item in batch):
+            raise ValueError("poisonous")
+
+    return fault
+
+
+def test_a_poisonous_frame_fails_alone_and_is_named() -> None:
+    harness = Harness(image=poison(5))
+    harness.start()
+    for at in range(10):
+        harness.frame(float(at))
+    harness.end()
+    points, (result,) = harness.run()
+    assert len(ids_of(points, "frames")) == 9
+    (failure,) = result.failures
+    assert (failure.start_seconds, failure.code) == (5.0, "model-error")
+    assert result.batch_splits > 0
+
+
+def test_a_failed_text_takes_its_window_out_of_the_coverage() -> None:
+    def fault(batch: Sequence[Any]) -> None:
+        if "phrase 1" in batch:
+            raise ValueError("cannot embed")
+
+    harness = Harness(text=fault)
+    harness.start()
+    harness.speech(0.0, 3.0, ((0.0, 3.0),))
+    harness.speech(10.0, 11.0, ((10.0, 11.0),))
+    harness.end()
+    _, (result,) = harness.run()
+    assert result.speech_seconds == pytest.approx(4.0)
+    assert result.text_seconds == pytest.approx(1.0)
+
+
+def test_a_payload_that_is_not_what_its_header_says_fails_its_item() -> None:
+    harness = Harness()
+    harness.start()
+    pixels = np.zeros((2, 2, 3), dtype=np.uint8)
+    harness.items[KEY] += 1
+    harness.send(Frame(key=KEY, start_seconds=0.0, end_seconds=1.0, array=spec_of(pixels)), pixels[:1])
+    harness.frame(1.0)
+    harness.end()
+    points, (result,) = harness.run()
+    assert len(ids_of(points, "frames")) == 1
+    assert [failure.code for failure in result.failures] == ["bad-message"]
+
+
+def test_an_aborted_attempt_gives_no_result_and_its_late_items_are_dropped() -> None:
+    harness = Harness()
+    harness.start()
+    harness.frame(0.0)
+    harness.engine.abort(KEY)
+    harness.frame(1.0)
+    harness.end()
+    _, results = harness.run()
+    assert results == []
+    assert harness.engine.is_idle()
+    assert sum(cost for _, cost in harness.engine.released) == harness.sent_bytes
+
+
+def test_a_retry_makes_the_same_ids() -> None:
+    ids = []
+    for attempt in range(2):
+        harness = Harness()
+        key = TaskKey(1, attempt)
+        harness.start(key)
+        harness.frame(3.0, key)
+        harness.end(key)
+        points, _ = harness.run()
+        ids.append(ids_of(points, "frames"))
+    assert ids[0] == ids[1]
+
+
+def test_a_full_outbox_stops_the_models() -> None:
+    harness = Harness(EngineOptions(results_mb=1))
+    harness.engine.outbox_bytes = 2 * 1024 * 1024
+    harness.start()
+    harness.frame(0.0)
+    harness.end()
+    assert not harness.engine.step(100.0)
+    harness.engine.outbox_bytes = 0
+    assert harness.engine.step(100.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 200)), min_size=1, max_size=60, unique=True),
+    st.sets(st.integers(0, 200)),
+    st.integers(1, 8),
+)
+def test_every_frame_comes_out_once_as_a_point_or_a_failure(
+    frames: list[tuple[int, int]], poisonous: set[int], memory: int
+) -> None:
+    def fault(batch: Sequence[Any]) -> None:
+        if len(batch) > memory:
+            raise RuntimeError("CUDA failed with error out of memory")
+        if any(int(np.asarray(item).flat[0]) in poisonous for item in batch):
+            raise ValueError("poisonous")
+
+    harness = Harness(image=fault)
+    keys = [TaskKey(number, 0) for number in range(3)]
+    for key in keys:
+        harness.start(key)
+    for video, at in frames:
+        harness.frame(float(at), keys[video])
+    for key in keys:
+        harness.end(key)
+    points, results = harness.run()
+    wanted = {(video, at) for video, at in frames if at not in poisonous}
+    got = [(payload["video_id"], payload["start_seconds"]) for payload in payloads_of(points, "frames")]
+    assert sorted(got) == sorted((f"video-{video}", float(at)) for video, at in wanted)
+    assert len(results) == 3
+    failed = {(r.key.task_id, f.start_seconds) for r in results for f in r.failures}
+    assert all(at in poisonous for _, at in failed)
+    assert bool(failed) == (len(wanted) < len(frames))
+    assert sum(cost for _, cost in harness.engine.released) == harness.sent_bytes
