@@ -11,6 +11,7 @@ PHRASE_MAX_SECONDS = 12.0  # two lines of a caption, and still one thought for t
 PHRASE_MIN_SECONDS = 2.0  # "Mr." and "Yes." stay with what follows
 PAUSE_SECONDS = 1.0  # whoever pauses this long begins anew
 TYPICAL_WORD_MAX_SECONDS = 0.7
+WORD_MAX_SECONDS = 3.0
 TIME_STEP_SECONDS = 0.02  # of Whisper's alignment
 
 
@@ -18,7 +19,8 @@ def trim_words(words: Sequence[Word], window_seconds: float) -> list[Word]:
     """Keep words inside the window, and take pauses out of them.
 
     Alignment by attention leaves no time between words: a pause belongs to the word before or behind it. A word at the
-    edge of a sentence that lasts longer than twice the median word is cut to that, on the side of the edge.
+    edge of a sentence that lasts longer than twice the median word is cut to that, on the side of the edge; a word
+    inside a sentence, behind its beginning, when no word can be that long.
     """
     longest = 2 * min(_median(word.end_seconds - word.start_seconds for word in words), TYPICAL_WORD_MAX_SECONDS)
     trimmed = []
@@ -77,7 +79,7 @@ def _cut(start: float, end: float, longest: float, begins: bool, ends: bool) -> 
         return start, end
     if begins:
         return end - longest, end
-    return (start, start + longest) if ends else (start, end)
+    return (start, start + longest) if ends or end - start > WORD_MAX_SECONDS else (start, end)
 
 
 def _median(durations: Iterator[float]) -> float:

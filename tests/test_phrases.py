@@ -54,6 +54,12 @@ def test_trimmed_words_keep_text_and_order_and_lie_in_the_window(words: list[Wor
     assert all(a.start_seconds <= b.start_seconds for a, b in pairwise(trimmed))
 
 
+@given(transcripts())
+def test_no_phrase_of_trimmed_words_lasts_longer_than_the_maximum(words: list[Word]) -> None:
+    for phrase in split_phrases(trim_words(words, 1000.0)):
+        assert phrase[-1].end_seconds - phrase[0].start_seconds <= PHRASE_MAX_SECONDS
+
+
 @given(transcripts().filter(bool), st.floats(0.0001, 30))
 def test_a_span_has_a_length_and_lies_in_the_window(words: list[Word], window_seconds: float) -> None:
     start, end = phrase_span(trim_words(words, window_seconds), window_seconds)
@@ -103,6 +109,11 @@ def test_a_pause_is_taken_out_of_the_last_word() -> None:
 def test_a_long_word_inside_a_sentence_stays() -> None:
     words = spoken(0.3, 2.0, 0.3)
     assert trim_words(words, WINDOW_SECONDS) == words
+
+
+def test_no_word_lasts_for_ever() -> None:
+    _, long, _ = trim_words(spoken(0.3, 16.0, 0.3), WINDOW_SECONDS)
+    assert (long.start_seconds, round(long.end_seconds, 3)) == (0.3, 0.9)
 
 
 def test_words_without_time_get_a_span() -> None:
