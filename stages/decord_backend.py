@@ -1,0 +1,229 @@
+"""Decoding by decord, one GOP at a time.
+
+decord decodes ahead without a bound, and cannot be stopped in the middle of a file; so it never sees one. PyAV demuxes;
+the packets of a GOP are put into a Matroska file in memory; decord reads that. Times are those of our packets. A picture
+that decord cannot decode costs the rest of its GOP, for decord would give the last good one again in its place.
+"""
+
+import functools
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.demux import Continuity, Job, packet_us, packets, position
+from stages.errors import MediaError
+from stages.picture import Orientation, centre_crop, turn
+from stages.sampling import BadPicture, Picture, Sample
+
+# What decord 0.6's FFmpeg of 2018 reads from Matroska: tests/test_decord_backend.py tries each.
+DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
+
+# decord holds every scaled picture of a GOP (270 kB at 398x224) and its packets twice. 1200 frames are 48 s at 25 per
+# second, four times the longest GOP that encoders make unasked (x264: 250 frames; VP9: 128).
+MAX_GOP_FRAMES = 1200
+MAX_GOP_BYTES = 32 << 20
+_USE_PYAV = 'set decode.backend = "pyav"'
+
+
+@dataclass(frozen=True)
+class Held:
+    """A packet that waits for the rest of its GOP."""
+
+    data: bytes
+    pts: int
+    dts: int
+    key: bool
+    time_us: int
+    duration_us: int
+
+
+@dataclass(frozen=True)
+class Gop:
+    """A key frame with all that follows it until the next; then that one and its leading pictures, if it has any.
+
+    Leading pictures (of an open GOP) are shown before the key frame that they follow, and refer to both GOPs.
+    """
+
+    packets: tuple[Held, ...]  # in decoding order
+    end_us: int | None  # time of the next key frame; pictures from there on are not of this GOP
+
+    def shown(self) -> list[tuple[int, Held]]:
+        """Pictures of this GOP with their number in the order of time, which is decord's."""
+        ordered = sorted(self.packets, key=lambda held: held.pts)
+        first_us = self.packets[0].time_us
+        mine = [(number, held) for number, held in enumerate(ordered) if held.time_us >= first_us]
+        return [(number, held) for number, held in mine if self.end_us is None or held.time_us < self.end_us]
+
+
+def decode_span(job: Job) -> Iterator[Sample]:
+    """Samples and gaps of a job, as the PyAV decoder gives them.
+
+    Raises:
+        MediaError: codec-not-allowed, gop-too-large; read-error.
+    """
+    source = position(job)
+    codec = str(job.stream.codec_context.codec.canonical_name)
+    if codec not in DECORD_CODECS:
+        raise MediaError("codec-not-allowed", f"decord does not read {codec}: {_USE_PYAV}")
+    if job.primer is not None:
+        raise MediaError("codec-not-allowed", f"decord does not read 4:4:4 H.264 from the middle: {_USE_PYAV}")
+    builder = GopBuilder()
+    continuity = Continuity(job.average_fps, job.container.format.name)
+    for packet in packets(job, source):
+        time_us, duration_us = packet_us(job, packet), job.clock.length_us(packet.duration)
+        lost_us = continuity.pause(time_us, duration_us)
+        if lost_us is not None:
+            yield from job.sampler.damage(lost_us, f"missing: no frames until {time_us / 1e6:.3f} s")
+        job.sampler.packet(time_us, duration_us, packet.is_keyframe)
+        if packet.is_corrupt:
+            yield from job.sampler.damage(time_us, "corrupt: the container marks a damaged packet")
+        if job.options.sampling == "fps" or packet.is_keyframe:
+            held = Held(bytes(packet), *_stamps(packet), bool(packet.is_keyframe), time_us, duration_us)
+            for gop in builder.add(held):
+                yield from _samples(job, gop)
+    for gop in builder.finish():
+        yield from _samples(job, gop)
+    yield from job.finish()
+
+
+def _stamps(packet: "av.packet.Packet") -> tuple[int, int]:
+    pts = packet.pts if packet.pts is not None else packet.dts
+    return (pts or 0), (packet.dts if packet.dts is not None else pts or 0)
+
+
+class GopBuilder:
+    """Cuts a stream of packets into GOPs. Pure but for its limit."""
+
+    def __init__(self) -> None:
+        self._gop: list[Held] = []
+        self._next: list[Held] = []  # the next key frame and its leading pictures
+        self._bytes = 0
+
+    def add(self, held: Held) -> Iterator[Gop]:
+        """Take a packet; give the GOP that it shows to be complete.
+
+        Raises:
+            MediaError: gop-too-large.
+        """
+        if self._next and (held.key or held.time_us >= self._next[0].time_us):
+            yield self._close()
+        self._bytes += len(held.data)
+        if self._next or (held.key and self._gop):
+            self._next.append(held)
+        elif self._gop or held.key:
+            self._gop.append(held)
+        self._check()
+
+    def finish(self) -> Iterator[Gop]:
+        """The last GOPs."""
+        if self._next:
+            yield self._close()
+        if self._gop:
+            yield Gop(tuple(self._gop), None)
+
+    def _close(self) -> Gop:
+        leading = self._next if len(self._next) > 1 else []
+        gop = Gop((*self._gop, *leading), self._next[0].time_us)
+        self._gop, self._next = self._next[:1], []
+        self._bytes = len(self._gop[0].data)
+        return gop
+
+    def _check(self) -> None:
+        count = len(self._gop) + len(self._next)
+        if count > MAX_GOP_FRAMES or self._bytes > MAX_GOP_BYTES:
+            limits = f"{MAX_GOP_FRAMES} frames or {MAX_GOP_BYTES >> 20} MiB"
+            raise MediaError(
+                "gop-too-large", f"more than {limits} without a key frame is too much for decord: {_USE_PYAV}"
+            )
+
+
+def _samples(job: Job, gop: Gop) -> Iterator[Sample]:
+    """The samples of one GOP. decord is only asked when there are any."""
+    reader = _Reader(job, gop)
+    for number, held in gop.shown():
+        render = functools.partial(reader.pixels, number)
+        yield from job.sampler.picture(Picture(held.time_us, held.duration_us, held.key, render))
+
+
+class _Reader:
+    """Pictures of one GOP, in ascending order of their numbers."""
+
+    def __init__(self, job: Job, gop: Gop) -> None:
+        self._job = job
+        self._gop = gop
+        self._video: Any = None  # decord.VideoReader
+        self._orientation = Orientation()
+        self._position = 0
+        self._failed = False
+
+    def pixels(self, number: int) -> NDArray[np.uint8]:
+        """Pixels of a picture: uint8 RGB [height, width, 3].
+
+        Raises:
+            BadPicture: decord cannot decode it, or failed before in this GOP.
+        """
+        import decord  # only here: it brings a second FFmpeg into the process
+
+        if self._failed:
+            raise BadPicture("corrupt: an earlier frame of the GOP could not be decoded by decord")
+        try:
+            picture = self._read(number)
+        except (decord.DECORDError, StopIteration, av.FFmpegError, AssertionError) as error:
+            self._failed = True
+            self._video = None
+            raise BadPicture("corrupt: decord could not decode the GOP") from error
+        upright = turn(picture, self._orientation)
+        return centre_crop(upright, self._job.make.frame_format.width, self._job.make.frame_format.height)
+
+    def _read(self, number: int) -> NDArray[np.uint8]:
+        if self._video is None:
+            self._video = self._open()
+        if number > self._position:
+            self._video.skip_frames(number - self._position)
+        self._position = number + 1
+        pixels: NDArray[np.uint8] = self._video.next().asnumpy()
+        return pixels
+
+    def _open(self) -> Any:
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        self._orientation, (width, height) = self._layout()
+        file = remux(self._gop.packets, self._job.stream)
+        return decord.VideoReader(
+            file, ctx=decord.cpu(0), width=width, height=height, num_threads=self._job.options.threads
+        )
+
+    def _layout(self) -> tuple[Orientation, tuple[int, int]]:
+        """How the key frame lies and how large it becomes: decord tells neither, so PyAV decodes that one."""
+        context = self._job.stream.codec_context
+        frames = [*context.decode(_packet(self._gop.packets[0], self._job.stream.time_base)), *context.decode(None)]
+        context.flush_buffers()
+        if not frames:
+            raise BadPicture("corrupt: the key frame of the GOP cannot be decoded")
+        return self._job.make.layout(frames[0])
+
+
+def remux(packets_of_gop: tuple[Held, ...], template: Any) -> io.BytesIO:
+    """Put packets into a Matroska file in memory."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as output:
+        stream = output.add_stream_from_template(template, opaque=True)
+        for held in packets_of_gop:
+            packet = _packet(held, template.time_base)
+            packet.stream = stream
+            output.mux(packet)
+    file.seek(0)
+    return file
+
+
+def _packet(held: Held, time_base: Fraction) -> "av.packet.Packet":
+    packet = av.Packet(held.data)
+    packet.pts, packet.dts, packet.time_base, packet.is_keyframe = held.pts, held.dts, time_base, held.key
+    return packet

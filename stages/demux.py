@@ -1,0 +1,200 @@
+"""The compressed frames of one span of one stream: seek, read on, stop where nothing of the span can follow."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.container
+from av.stream import Discard
+
+from stages.errors import MediaError
+from stages.options import DecodeOptions
+from stages.picture import PictureMaker
+from stages.sampling import MICROSECONDS, Grid, Sample, Sampler, Span
+
+# How far before the start of a span to seek, in turn, until a key frame at or before the start is met. Containers
+# disagree about what a seek promises: MPEG-TS lands anywhere near, MP4 looks at dts where we mean pts.
+_BACK_SECONDS = (0, 2, 10, 60)
+_BEAT_PACKETS = 32  # a sign of life about once a second of medium
+_CONSTANT_RATE = ("mpegts", "mpeg", "avi")  # their frames follow each other without pause, so a pause is a loss
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Turns the time stamps of a stream into microseconds of the medium, and back."""
+
+    time_base: Fraction
+    start_us: int
+
+    def us(self, stamp: int) -> int:
+        return round(stamp * self.time_base * MICROSECONDS) - self.start_us
+
+    def length_us(self, ticks: int | None) -> int:
+        return round(max(0, ticks or 0) * self.time_base * MICROSECONDS)
+
+    def stamp(self, time_us: int) -> int:
+        return int(Fraction(time_us + self.start_us, MICROSECONDS) // self.time_base)
+
+
+Opened = tuple["av.container.InputContainer", Any]  # a container, and the stream in it that is read
+
+
+@dataclass
+class Job:
+    """One span being read, and what both backends need for it."""
+
+    container: "av.container.InputContainer"
+    stream: Any  # av.video.stream.VideoStream
+    reopen: Callable[[], Opened]
+    clock: Clock
+    grid: Grid
+    span: Span
+    sampler: Sampler
+    make: PictureMaker
+    options: DecodeOptions
+    progress: Callable[[float], None] | None
+    average_fps: float | None
+    end_of_file: bool = False  # found out by packets(), as are these two
+    next_key_us: int | None = None  # of the first key frame behind the span; only looked for in keyframes mode
+    read_end_us: int = 0  # end of the last good packet
+    primer: "av.packet.Packet | None" = None  # to be decoded before those of the span
+    beats: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    def finish(self) -> Iterator[Sample]:
+        """Close the sampler when all packets have been decoded."""
+        ends = [end for end in (self.span.stream_end_us, self.read_end_us) if end is not None]
+        last_end_us = self.next_key_us if self.next_key_us is not None else min(ends)
+        return self.sampler.finish(end_of_file=self.end_of_file, last_end_us=last_end_us)
+
+    def beat(self, time_us: int) -> None:
+        """Tell the watchdog now and then that reading goes on."""
+        if self.progress is not None and next(self.beats) % _BEAT_PACKETS == 0:
+            self.progress(max(0.0, time_us / MICROSECONDS))
+
+
+class Continuity:
+    """Notices that packets are missing: nothing else tells of a hole in Matroska or MPEG-TS.
+
+    Frames that come later than anything before would suggest are taken for a loss. `constant_rate`: the container has no
+    pauses; otherwise a pause, once met, counts as usual.
+    """
+
+    def __init__(self, average_fps: float | None, container_format: str) -> None:
+        frame_seconds = 1 / average_fps if average_fps else 0.125
+        self._usual_us = int(4 * frame_seconds * MICROSECONDS)  # dts to pts in a stream with three B-frames
+        self._end_us: int | None = None
+        self.constant_rate = container_format in _CONSTANT_RATE
+
+    def pause(self, time_us: int, duration_us: int) -> int | None:
+        """Take a packet's time; where a loss began, if there was one before it."""
+        end_us, late_us = self._end_us, 0
+        if end_us is not None:
+            late_us = time_us - end_us
+        self._end_us = max(time_us + duration_us, end_us if end_us is not None else time_us)
+        lost = late_us > 4 * self._usual_us
+        if not (lost and self.constant_rate):
+            self._usual_us = max(self._usual_us, late_us)
+        return end_us if lost else None
+
+
+def position(job: Job) -> Iterator["av.packet.Packet"]:
+    """Go to a key frame at or before the span, as far as there is one, and read from it.
+
+    Raises:
+        MediaError: read-error.
+    """
+    _discard_others(job)
+    if job.span.start_us == 0:
+        return _demux(job)
+    if _needs_primer(job.stream.codec_context):
+        job.primer = next(_demux(job), None)
+    for back_seconds in _BACK_SECONDS:
+        target_us = job.span.start_us - back_seconds * MICROSECONDS
+        if target_us <= 0:
+            break
+        try:
+            job.container.seek(job.clock.stamp(target_us), stream=job.stream)
+            found = _demux(job)
+            lead = _key_frame_before_start(job, found)
+        except av.FFmpegError:  # no index, or nothing readable there: read from the beginning
+            break
+        if lead is not None:
+            return itertools.chain([lead], found)
+    job.container, job.stream = job.reopen()
+    job.primer = None
+    _discard_others(job)
+    return _demux(job)
+
+
+def _needs_primer(context: Any) -> bool:
+    """x264 before build 151 coded 4:4:4 wrongly, and decoders imitate it when they know the build, which stands in the
+    first packet of the file only: without that, everything behind a seek is noise (libavcodec/h264_cabac.c).
+    """
+    return context.name == "h264" and "444" in (context.pix_fmt or "")
+
+
+def _discard_others(job: Job) -> None:
+    for other in job.container.streams:
+        if other is not job.stream:
+            other.discard = Discard.all
+
+
+def _demux(job: Job) -> Iterator["av.packet.Packet"]:
+    return iter(job.container.demux(job.stream))
+
+
+def packets(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator["av.packet.Packet"]:
+    """Packets of source up to the last that can hold a frame of the span, and one behind it, which shows that it is over.
+
+    Sets job.end_of_file, and job.next_key_us where it meets that key frame; looks for it in keyframes mode only.
+
+    Raises:
+        MediaError: read-error.
+    """
+    over = False
+    try:
+        for packet in source:
+            if packet.dts is None and packet.size == 0:  # PyAV's signal to flush
+                break
+            time_us = packet_us(job, packet)
+            job.beat(time_us)
+            if not packet.is_corrupt:
+                job.read_end_us = max(job.read_end_us, time_us + job.clock.length_us(packet.duration))
+            if packet.is_keyframe and job.next_key_us is None and job.span.is_over(time_us):
+                job.next_key_us = time_us
+            if not over:
+                over = _beyond(job, packet)
+                yield packet
+            if over and (job.options.sampling == "fps" or job.next_key_us is not None):
+                return
+        job.end_of_file = True
+    except (av.FFmpegError, OSError) as error:
+        if isinstance(error, av.InvalidDataError | av.EOFError):  # the demuxer gives up on a damaged rest
+            job.end_of_file = True
+            return
+        raise MediaError("read-error", f"reading failed: {error.strerror}") from error
+
+
+def packet_us(job: Job, packet: "av.packet.Packet") -> int:
+    """Time of a packet's frame; by dts where the container does not tell pts; the span's start without either."""
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return job.span.start_us if stamp is None else job.clock.us(stamp)
+
+
+def _beyond(job: Job, packet: "av.packet.Packet") -> bool:
+    """No frame of the span can follow: dts never falls, and pts is never before dts."""
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    return stamp is not None and job.span.is_over(job.clock.us(stamp))
+
+
+def _key_frame_before_start(job: Job, found: Iterator["av.packet.Packet"]) -> "av.packet.Packet | None":
+    for packet in found:
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is None or job.clock.us(stamp) > job.span.start_us:
+            return None
+        if packet.is_keyframe:
+            return packet if packet_us(job, packet) <= job.span.start_us else None
+    return None
