@@ -10,11 +10,14 @@ from typing import Any
 
 from stages.base import Model
 
-# What CTranslate2 and cuBLAS say when device memory is gone: they raise a plain RuntimeError.
+# What the libraries below torch say when memory is gone: they raise a plain RuntimeError.
 OUT_OF_MEMORY_TEXTS = (
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "cuBLAS failed with status CUBLAS_STATUS_NOT_INITIALIZED",
+    "out of memory",  # torch, and CTranslate2: "CUDA failed with error out of memory"
+    "CUBLAS_STATUS_ALLOC_FAILED",  # "cuBLAS failed with status …"
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # what cuBLAS says when there is no room for its own workspace
+    "std::bad_alloc",
+    "mkl_malloc: failed to allocate",  # CTranslate2 on the CPU
+    "could not create a memory object",  # oneDNN on the CPU
 )
 
 

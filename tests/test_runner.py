@@ -33,6 +33,7 @@ def fits(limit: int, error: Exception) -> Any:
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         RuntimeError(CTRANSLATE2_OOM),
         RuntimeError("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED"),
+        RuntimeError("mkl_malloc: failed to allocate memory"),
         MemoryError(),
     ],
 )
