@@ -1,0 +1,98 @@
+"""Values and errors between stages.store and Qdrant Edge."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as edge
+
+from stages.errors import StoreError
+from stages.qdrant_text import document_vector
+from stages.store import SPARSE_VECTOR, Filter, SparseVector, StoredPoint, as_floats
+from stages.store_directory import full_error, locked_error
+
+_RRF_K = 2  # the server's own default for reciprocal rank fusion
+_CANDIDATES = 100  # of each kind of search, at least, before their ranks are fused
+
+
+def to_edge(point: StoredPoint, sparse: bool) -> edge.Point:
+    vectors: dict[str, edge.NamedVector] = {name: as_floats(row) for name, row in point.vectors.items()}
+    words = document_vector(point) if sparse else None
+    if words is not None:
+        vectors[SPARSE_VECTOR] = _sparse(words)
+    return edge.Point(id=point.id, vector=vectors, payload=point.payload)
+
+
+def _sparse(vector: SparseVector) -> edge.SparseVector:
+    return edge.SparseVector(list(vector.indices), list(vector.values))
+
+
+def from_edge(collection: str, record: edge.Record) -> StoredPoint:
+    vectors: dict[str, Any] = dict(record.vector) if isinstance(record.vector, dict) else {}
+    words = vectors.pop(SPARSE_VECTOR, None)
+    return StoredPoint(
+        str(record.id),
+        collection,
+        record.payload or {},
+        {name: np.asarray(row, dtype=np.float32) for name, row in vectors.items()},
+        SparseVector(words.indices, words.values) if words is not None else None,
+    )
+
+
+def to_filter(filter: Filter | None) -> edge.Filter:
+    conditions: list[edge.ConditionType] = []
+    if filter is not None:
+        conditions += [
+            edge.FieldCondition(name, match=edge.MatchValue(value)) for name, value in filter.keywords().items()
+        ]
+        if filter.has_range():
+            span = edge.RangeFloat(gte=filter.from_seconds, lt=filter.until_seconds)
+            conditions.append(edge.FieldCondition("start_seconds", range=span))
+        if filter.ids is not None:
+            conditions.append(edge.HasIdCondition(set(filter.ids)))
+    return edge.Filter(must=conditions)
+
+
+def to_query(
+    vector_name: str, vector: list[float], words: SparseVector | None, limit: int, filter: edge.Filter
+) -> edge.QueryRequest:
+    dense = edge.Query.Nearest(vector, using=vector_name)
+    if words is None:
+        return edge.QueryRequest(limit=limit, query=dense, filter=filter, with_payload=True)
+    exact = edge.Query.Nearest(_sparse(words), using=SPARSE_VECTOR)
+    candidates = max(limit, _CANDIDATES)
+    fusion: Any = edge.Fusion.Rrf(k=_RRF_K)  # its stub does not say that it is a Fusion
+    prefetches = [edge.Prefetch(limit=candidates, query=query, filter=filter) for query in (dense, exact)]
+    return edge.QueryRequest(limit=limit, prefetches=prefetches, query=fusion, with_payload=True)
+
+
+@contextmanager
+def edge_errors(path: Path) -> Iterator[None]:
+    """Edge raises bare Exception, or panics, for everything that goes wrong inside it; its text tells what."""
+    try:
+        yield
+    except BaseException as error:
+        panicked = type(error).__name__ == "PanicException"  # Rust's; the class cannot be imported
+        if type(error) is not Exception and not panicked:
+            raise
+        raise _translate(path, " ".join(str(error).split())[:300], panicked) from error
+
+
+def _translate(path: Path, text: str, panicked: bool) -> StoreError:
+    if "WouldBlock" in text:
+        return locked_error(path.parent, "another program that uses Qdrant Edge")
+    if "os error 28" in text or "No space left" in text:
+        return full_error(path)
+    if "os error 13" in text or "os error 30" in text:  # EACCES, EROFS
+        return StoreError("store-not-writable", f"{path} cannot be written: {text}")
+    if "Vector dimension error" in text:
+        return StoreError("vector-size", f"{path}: {text}; the store was made with another model")
+    if panicked or text.startswith("Service runtime error"):  # what Edge says of its own files
+        return damaged(path, text)
+    return StoreError("store-refused", f"{path}: {text}")
+
+
+def damaged(path: Path, text: str) -> StoreError:
+    return StoreError("store-damaged", f"{path}: {text}; restore it from a copy, or delete it and ingest again")
