@@ -77,21 +77,23 @@ def edge_errors(path: Path) -> Iterator[None]:
         panicked = type(error).__name__ == "PanicException"  # Rust's; the class cannot be imported
         if type(error) is not Exception and not panicked:
             raise
-        raise _translate(path, " ".join(str(error).split())[:300], panicked) from error
+        raise _translate(path, " ".join(str(error).split()), panicked) from error
 
 
 def _translate(path: Path, text: str, panicked: bool) -> StoreError:
+    """Edge nests its errors: the cause stands at the end of a text that may be long, and is shown shortened."""
+    shown = text if len(text) <= 300 else f"{text[:150]} … {text[-150:]}"
     if "WouldBlock" in text:
         return locked_error(path.parent, "another program that uses Qdrant Edge")
     if "os error 28" in text or "No space left" in text:
         return full_error(path)
     if "os error 13" in text or "os error 30" in text:  # EACCES, EROFS
-        return StoreError("store-not-writable", f"{path} cannot be written: {text}")
+        return StoreError("store-not-writable", f"{path} cannot be written: {shown}")
     if "Vector dimension error" in text:
-        return StoreError("vector-size", f"{path}: {text}; the store was made with another model")
+        return StoreError("vector-size", f"{path}: {shown}; the store was made with another model")
     if panicked or text.startswith("Service runtime error"):  # what Edge says of its own files
-        return damaged(path, text)
-    return StoreError("store-refused", f"{path}: {text}")
+        return damaged(path, shown)
+    return StoreError("store-refused", f"{path}: {shown}")
 
 
 def damaged(path: Path, text: str) -> StoreError:

@@ -15,6 +15,7 @@ from stages.errors import StoreError, StoreUnavailable
 from stages.options import StoreOptions
 from stages.qdrant import open_store
 from stages.qdrant_local import LocalStore
+from stages.qdrant_local_values import edge_errors
 from stages.store import Filter, frames_spec
 from stages.store_directory import MIB, StoreDirectory
 from tests.qdrant_loopback import fast_disk
@@ -203,6 +204,24 @@ def test_no_room_for_a_new_store(directory: Path) -> None:
         StoreDirectory(directory, read_only=False, reserve_bytes=1 << 60)
     assert code_of(error) == "store-full"
     StoreDirectory(directory, read_only=False, reserve_bytes=MIB).close()
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        ("No space left on device (os error 28)", "store-full"),
+        ("Permission denied (os error 13)", "store-not-writable"),
+        ("Can't init WAL: Kind(WouldBlock)", "store-locked"),
+        ("out of bounds", "store-damaged"),
+    ],
+)
+def test_the_cause_is_found_at_the_end_of_a_long_text(cause: str, code: str) -> None:
+    nested = "Service runtime error: Failed to flush " + "Service runtime error: Failed to persist " * 20 + cause
+    with pytest.raises(StoreError) as error, edge_errors(Path("/store/x_frames")):
+        raise Exception(nested)  # noqa: TRY002 — as Edge does
+    assert code_of(error) == code
+    assert len(error.value.message) < 500
+    assert code in {"store-full", "store-locked"} or cause in error.value.message
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
