@@ -74,6 +74,12 @@ def _placed(
 # --- decoding -------------------------------------------------------------------------------------------------------
 
 
+def decoded_blocks(container: InputContainer, media: MediaInfo) -> Iterator[SoundBlock | Fault]:
+    """The chosen sound track in mono and in its own sample rate, as it comes."""
+    assert media.audio is not None
+    return _blocks(container, _stream(container, media.audio.index), media)
+
+
 def _stream(container: InputContainer, index: int) -> AvAudioStream:
     """The sound track; the demuxer is told to throw away everything else."""
     for other in container.streams:

@@ -1,6 +1,5 @@
 """Packs segments of speech into windows. Pure: positions in samples in, positions out."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,13 +35,11 @@ class WindowPacker:
         self._speech: list[Segment] = []  # of the window that is being filled
         self._cut: int | None = None  # the open segment is packed up to here
 
-    @property
-    def needed(self) -> int:
-        """No window to come begins before this sample."""
-        starts = [self._speech[0][0]] if self._speech else []
-        if self._cut is not None:
-            starts.append(self._cut)
-        return min(starts, default=sys.maxsize)
+    def needed(self, settled: int) -> int:
+        """No window to come begins before this sample, when no segment to come begins before `settled`."""
+        if self._cut is not None:  # of the open segment, whose begin is long gone
+            return self._cut
+        return self._speech[0][0] if self._speech else settled
 
     def update(self, segments: list[Segment], open_segment: Segment | None, settled: int) -> list[Window]:
         """Windows that are full.

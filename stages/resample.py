@@ -32,47 +32,54 @@ def _steps(rate: int) -> tuple[int, int]:
 class StreamingResampler:
     """torchaudio's Resample for a stream: the pieces put together equal the resampled whole.
 
-    Output i depends on the inputs `width` to its left and right. So each call of Resample gets, besides the new
-    samples, a context on both sides; outputs near its edges are not used, but computed again with the next block.
+    Output i depends on the inputs `width` to its left and right. So each call of Resample gets, besides a block of
+    samples, a context on both sides; what comes out for the context is not used, but computed with the neighbouring
+    block. All calls have one length: for each length torch keeps a compiled convolution, which costs time and never
+    goes away.
     """
 
-    def __init__(self, rate: int, block_samples: int | None = None) -> None:
+    def __init__(self, rate: int, block_seconds: float = 1.0) -> None:
         self._resample = import_torchaudio().transforms.Resample(rate, SAMPLE_RATE)
         self._step_in, self._step_out = _steps(rate)
-        self._width: int = self._resample.width
-        self._context = math.ceil(self._width / self._step_in)  # in steps
-        self._buffer = np.zeros(self._context * self._step_in, np.float32)  # silence before the beginning
-        self._waiting: list[Samples] = []
-        self._block = rate if block_samples is None else block_samples  # collected, for calls cost more than samples
+        width: int = self._resample.width
+        context = math.ceil(width / self._step_in)  # in steps, as is `block`
+        block = math.ceil(rate * block_seconds / self._step_in)
+        self._context_in, self._context_out = context * self._step_in, context * self._step_out
+        self._block_in, self._block_out = block * self._step_in, block * self._step_out
+        self._waiting = [np.zeros(self._context_in, np.float32)]  # silence before the beginning
+        self._waiting_samples = self._context_in
 
     def push(self, samples: Samples) -> Samples:
         """What is final with these further samples; often nothing."""
         self._waiting.append(samples)
-        if sum(map(len, self._waiting)) < self._block:
+        self._waiting_samples += len(samples)
+        if self._waiting_samples < self._needed:
             return np.zeros(0, np.float32)
-        self._collect()
-        steps = (len(self._buffer) - self._width) // self._step_in - self._context
-        if steps <= 0:
-            return np.zeros(0, np.float32)
-        output = self._run()[self._context * self._step_out :][: steps * self._step_out]
-        self._buffer = self._buffer[steps * self._step_in :]
-        return output
+        buffer = np.concatenate(self._waiting)
+        outputs: list[Samples] = []
+        while len(buffer) >= self._needed:
+            outputs.append(self._run(buffer[: self._needed]))
+            buffer = buffer[self._block_in :]
+        self._waiting, self._waiting_samples = [buffer], len(buffer)
+        return np.concatenate(outputs)
 
     def finish(self) -> Samples:
         """The last samples; behind the end the signal counts as silent."""
-        self._collect()
-        return self._run()[self._context * self._step_out :]
+        left = self._waiting_samples - self._context_in
+        blocks = math.ceil(left / self._block_in)
+        silence = np.zeros(self._needed + blocks * self._block_in - self._waiting_samples, np.float32)
+        return self.push(silence)[: math.ceil(left * self._step_out / self._step_in)]
 
-    def _collect(self) -> None:
-        self._buffer = np.concatenate((self._buffer, *self._waiting))
-        self._waiting = []
+    @property
+    def _needed(self) -> int:
+        return self._block_in + 2 * self._context_in
 
-    def _run(self) -> Samples:
+    def _run(self, samples: Samples) -> Samples:
         import torch
 
         with torch.inference_mode(), _one_thread():
-            output: Samples = self._resample(torch.from_numpy(self._buffer)).numpy()
-        return output
+            output: Samples = self._resample(torch.from_numpy(samples)).numpy()
+        return output[self._context_out :][: self._block_out]
 
 
 @contextmanager

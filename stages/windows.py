@@ -87,7 +87,7 @@ class SpeechRun:
         segments = self._segmenter.push(probabilities)
         windows = self._packer.update(segments, self._segmenter.open_segment, self._segmenter.settled)
         done = [self._cut_out(window) for window in windows]
-        self._forget(min(self._packer.needed, self._segmenter.settled))
+        self._forget(self._packer.needed(self._segmenter.settled))
         return done
 
     def finish(self) -> list[SpeechWindow]:
