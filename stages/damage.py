@@ -1,8 +1,10 @@
-"""Whether what a decoder gives can be believed, after it has met something unreadable. Pure."""
+"""What is missing or unreadable in a stream, and how far what follows can be believed. Pure."""
+
+MICROSECONDS = 1_000_000
 
 # A decoder goes on after an error with whatever lies in its reference frames: smeared pictures that nobody filmed. They
 # are refused until the next key frame. Streams that refresh themselves piece by piece (intra refresh) have none; after
-# this long they have healed, for encoders renew the whole picture at least every 250 frames (x264's and x265's default).
+# this long they have healed, for encoders renew the whole picture at least every 250 frames (default of x264 and x265).
 HEAL_US = 10_000_000
 
 
@@ -34,3 +36,28 @@ class Health:
     def _healed(self, time_us: int, key: bool) -> bool:
         assert self._failed_us is not None
         return time_us - self._failed_us > HEAL_US or (key and time_us > self._failed_us)
+
+
+class Continuity:
+    """Notices that packets are missing: nothing else tells of a hole in Matroska or MPEG-TS.
+
+    Frames that come later than anything before would suggest are taken for a loss. `constant_rate`: the container knows
+    no pauses; in others a pause, once met, counts as usual.
+    """
+
+    def __init__(self, average_fps: float | None, constant_rate: bool) -> None:
+        frame_seconds = 1 / average_fps if average_fps else 0.125
+        self._usual_us = int(4 * frame_seconds * MICROSECONDS)  # dts to pts in a stream with three B-frames
+        self._end_us: int | None = None
+        self._constant_rate = constant_rate
+
+    def pause(self, time_us: int, duration_us: int) -> int | None:
+        """Take a packet's time; where a loss began, if there was one before it."""
+        end_us, late_us = self._end_us, 0
+        if end_us is not None:
+            late_us = time_us - end_us
+        self._end_us = max(time_us + duration_us, end_us if end_us is not None else time_us)
+        lost = late_us > 4 * self._usual_us
+        if not (lost and self._constant_rate):
+            self._usual_us = max(self._usual_us, late_us)
+        return end_us if lost else None

@@ -1,8 +1,8 @@
 """Decoding by decord, one GOP at a time.
 
 decord decodes ahead without a bound, and cannot be stopped in the middle of a file; so it never sees one. PyAV demuxes;
-the packets of a GOP are put into a Matroska file in memory; decord reads that. Times are those of our packets. A picture
-that decord cannot decode costs the rest of its GOP, for decord would give the last good one again in its place.
+the packets of a GOP are put into a Matroska file in memory; decord reads that. Times are those of our packets. A
+picture that decord cannot decode costs the rest of its GOP.
 """
 
 import functools
@@ -16,10 +16,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.demux import Continuity, Job, packet_us, packets, position
+from stages.demux import Job, Watch, packets, position
 from stages.errors import MediaError
 from stages.picture import Orientation, centre_crop, turn
-from stages.sampling import BadPicture, Picture, Sample
+from stages.sampling import BadPictureError, Picture, Sample
 
 # What decord 0.6's FFmpeg of 2018 reads from Matroska: tests/test_decord_backend.py tries each.
 DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
@@ -36,8 +36,6 @@ class Held:
     """A packet that waits for the rest of its GOP."""
 
     data: bytes
-    pts: int
-    dts: int
     key: bool
     time_us: int
     duration_us: int
@@ -53,9 +51,18 @@ class Gop:
     packets: tuple[Held, ...]  # in decoding order
     end_us: int | None  # time of the next key frame; pictures from there on are not of this GOP
 
+    def stamps(self) -> list[tuple[int, int]]:
+        """pts and dts of the packets, in steps of one picture; dts rises by one and is never after pts."""
+        order = sorted(range(len(self.packets)), key=lambda index: self.packets[index].time_us)
+        pts = [0] * len(order)
+        for number, index in enumerate(order):
+            pts[index] = number
+        delay = max(index - number for index, number in enumerate(pts))
+        return [(number, index - delay) for index, number in enumerate(pts)]
+
     def shown(self) -> list[tuple[int, Held]]:
         """Pictures of this GOP with their number in the order of time, which is decord's."""
-        ordered = sorted(self.packets, key=lambda held: held.pts)
+        ordered = sorted(self.packets, key=lambda held: held.time_us)
         first_us = self.packets[0].time_us
         mine = [(number, held) for number, held in enumerate(ordered) if held.time_us >= first_us]
         return [(number, held) for number, held in mine if self.end_us is None or held.time_us < self.end_us]
@@ -73,28 +80,32 @@ def decode_span(job: Job) -> Iterator[Sample]:
         raise MediaError("codec-not-allowed", f"decord does not read {codec}: {_USE_PYAV}")
     if job.primer is not None:
         raise MediaError("codec-not-allowed", f"decord does not read 4:4:4 H.264 from the middle: {_USE_PYAV}")
-    builder = GopBuilder()
-    continuity = Continuity(job.average_fps, job.container.format.name)
-    for packet in packets(job, source):
-        time_us, duration_us = packet_us(job, packet), job.clock.length_us(packet.duration)
-        lost_us = continuity.pause(time_us, duration_us)
-        if lost_us is not None:
-            yield from job.sampler.damage(lost_us, f"missing: no frames until {time_us / 1e6:.3f} s")
-        job.sampler.packet(time_us, duration_us, packet.is_keyframe)
-        if packet.is_corrupt:
-            yield from job.sampler.damage(time_us, "corrupt: the container marks a damaged packet")
-        if job.options.sampling == "fps" or packet.is_keyframe:
-            held = Held(bytes(packet), *_stamps(packet), bool(packet.is_keyframe), time_us, duration_us)
-            for gop in builder.add(held):
-                yield from _samples(job, gop)
-    for gop in builder.finish():
-        yield from _samples(job, gop)
+    yield from _decode_gops(job, source)
     yield from job.finish()
 
 
-def _stamps(packet: "av.packet.Packet") -> tuple[int, int]:
-    pts = packet.pts if packet.pts is not None else packet.dts
-    return (pts or 0), (packet.dts if packet.dts is not None else pts or 0)
+def _decode_gops(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator[Sample]:
+    builder, watch = GopBuilder(), Watch(job)
+    damages: list[tuple[int, str]] = []  # the sampler hears of them in the order of time: behind the GOP in hand
+    for packet in packets(job, source):
+        seen = watch.look(packet)
+        if seen.damage is not None:
+            damages.append(seen.damage)
+        gops = list(builder.finish()) if seen.breaks else []
+        if not packet.is_corrupt and (job.options.sampling == "fps" or packet.is_keyframe):
+            gops += builder.add(Held(bytes(packet), bool(packet.is_keyframe), seen.time_us, seen.duration_us))
+        for gop in gops:
+            yield from _samples(job, gop)
+            yield from _tell(job, damages)
+    for gop in builder.finish():
+        yield from _samples(job, gop)
+    yield from _tell(job, damages)
+
+
+def _tell(job: Job, damages: list[tuple[int, str]]) -> Iterator[Sample]:
+    for time_us, reason in damages:
+        yield from job.sampler.damage(time_us, reason)
+    damages.clear()
 
 
 class GopBuilder:
@@ -121,11 +132,12 @@ class GopBuilder:
         self._check()
 
     def finish(self) -> Iterator[Gop]:
-        """The last GOPs."""
+        """What is in hand. Packets that follow are left out until the next key frame."""
         if self._next:
             yield self._close()
         if self._gop:
             yield Gop(tuple(self._gop), None)
+        self._gop, self._bytes = [], 0
 
     def _close(self) -> Gop:
         leading = self._next if len(self._next) > 1 else []
@@ -166,18 +178,18 @@ class _Reader:
         """Pixels of a picture: uint8 RGB [height, width, 3].
 
         Raises:
-            BadPicture: decord cannot decode it, or failed before in this GOP.
+            BadPictureError: decord cannot decode it, or failed before in this GOP.
         """
         import decord  # only here: it brings a second FFmpeg into the process
 
         if self._failed:
-            raise BadPicture("corrupt: an earlier frame of the GOP could not be decoded by decord")
+            raise BadPictureError("corrupt: an earlier frame of the GOP could not be decoded by decord")
         try:
             picture = self._read(number)
         except (decord.DECORDError, StopIteration, av.FFmpegError, AssertionError) as error:
             self._failed = True
             self._video = None
-            raise BadPicture("corrupt: decord could not decode the GOP") from error
+            raise BadPictureError("corrupt: decord could not decode the GOP") from error
         upright = turn(picture, self._orientation)
         return centre_crop(upright, self._job.make.frame_format.width, self._job.make.frame_format.height)
 
@@ -195,7 +207,7 @@ class _Reader:
 
         decord.logging.set_level(decord.logging.QUIET)
         self._orientation, (width, height) = self._layout()
-        file = remux(self._gop.packets, self._job.stream)
+        file = remux(self._gop, self._job.stream)
         return decord.VideoReader(
             file, ctx=decord.cpu(0), width=width, height=height, num_threads=self._job.options.threads
         )
@@ -203,27 +215,32 @@ class _Reader:
     def _layout(self) -> tuple[Orientation, tuple[int, int]]:
         """How the key frame lies and how large it becomes: decord tells neither, so PyAV decodes that one."""
         context = self._job.stream.codec_context
-        frames = [*context.decode(_packet(self._gop.packets[0], self._job.stream.time_base)), *context.decode(None)]
+        frames = [*context.decode(av.Packet(self._gop.packets[0].data)), *context.decode(None)]
         context.flush_buffers()
         if not frames:
-            raise BadPicture("corrupt: the key frame of the GOP cannot be decoded")
+            raise BadPictureError("corrupt: the key frame of the GOP cannot be decoded")
         return self._job.make.layout(frames[0])
 
 
-def remux(packets_of_gop: tuple[Held, ...], template: Any) -> io.BytesIO:
-    """Put packets into a Matroska file in memory."""
+def remux(gop: Gop, template: Any) -> io.BytesIO:
+    """Put a GOP into a Matroska file in memory.
+
+    Its times are made up: a picture every 40 ms. decord needs them only for the order, and is confused by the true ones
+    of some files: equal ones, unknown dts, no duration.
+    """
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as output:
         stream = output.add_stream_from_template(template, opaque=True)
-        for held in packets_of_gop:
-            packet = _packet(held, template.time_base)
+        for held, (pts, dts) in [*zip(gop.packets, gop.stamps(), strict=True), *_padding(gop)]:
+            packet = av.Packet(held.data)
+            packet.pts, packet.dts, packet.duration, packet.time_base = pts, dts, 1, Fraction(1, 25)
+            packet.is_keyframe = held.key
             packet.stream = stream
             output.mux(packet)
     file.seek(0)
     return file
 
 
-def _packet(held: Held, time_base: Fraction) -> "av.packet.Packet":
-    packet = av.Packet(held.data)
-    packet.pts, packet.dts, packet.time_base, packet.is_keyframe = held.pts, held.dts, time_base, held.key
-    return packet
+def _padding(gop: Gop) -> list[tuple[Held, tuple[int, int]]]:
+    """decord refuses a file of one picture, for it can tell no duration: that one gets a copy, which is never read."""
+    return [(gop.packets[0], (1, 1))] if len(gop.packets) == 1 else []

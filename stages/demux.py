@@ -10,6 +10,7 @@ import av
 import av.container
 from av.stream import Discard
 
+from stages.damage import Continuity
 from stages.errors import MediaError
 from stages.options import DecodeOptions
 from stages.picture import PictureMaker
@@ -75,29 +76,35 @@ class Job:
             self.progress(max(0.0, time_us / MICROSECONDS))
 
 
-class Continuity:
-    """Notices that packets are missing: nothing else tells of a hole in Matroska or MPEG-TS.
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a packet before it is decoded."""
 
-    Frames that come later than anything before would suggest are taken for a loss. `constant_rate`: the container has no
-    pauses; otherwise a pause, once met, counts as usual.
-    """
+    time_us: int
+    duration_us: int
+    damage: tuple[int, str] | None  # since when, and the reason for a gap
+    breaks: bool  # what follows refers to what is damaged or lost
 
-    def __init__(self, average_fps: float | None, container_format: str) -> None:
-        frame_seconds = 1 / average_fps if average_fps else 0.125
-        self._usual_us = int(4 * frame_seconds * MICROSECONDS)  # dts to pts in a stream with three B-frames
-        self._end_us: int | None = None
-        self.constant_rate = container_format in _CONSTANT_RATE
 
-    def pause(self, time_us: int, duration_us: int) -> int | None:
-        """Take a packet's time; where a loss began, if there was one before it."""
-        end_us, late_us = self._end_us, 0
-        if end_us is not None:
-            late_us = time_us - end_us
-        self._end_us = max(time_us + duration_us, end_us if end_us is not None else time_us)
-        lost = late_us > 4 * self._usual_us
-        if not (lost and self.constant_rate):
-            self._usual_us = max(self._usual_us, late_us)
-        return end_us if lost else None
+class Watch:
+    """Looks at every packet of a job, in order: tells the sampler that it is there, and notices what is not."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._constant_rate = job.container.format.name in _CONSTANT_RATE
+        self._continuity = Continuity(job.average_fps, self._constant_rate)
+
+    def look(self, packet: "av.packet.Packet") -> Seen:
+        """Take the next packet."""
+        time_us, duration_us = packet_us(self._job, packet), self._job.clock.length_us(packet.duration)
+        self._job.sampler.packet(time_us, duration_us, bool(packet.is_keyframe))
+        lost_us = self._continuity.pause(time_us, duration_us)
+        if packet.is_corrupt:
+            return Seen(time_us, duration_us, (time_us, "corrupt: the container marks a damaged packet"), True)
+        if lost_us is not None:
+            reason = f"missing: no frames from {lost_us / MICROSECONDS:.3f} to {time_us / MICROSECONDS:.3f} s"
+            return Seen(time_us, duration_us, (lost_us, reason), self._constant_rate)
+        return Seen(time_us, duration_us, None, False)
 
 
 def position(job: Job) -> Iterator["av.packet.Packet"]:
@@ -147,7 +154,7 @@ def _demux(job: Job) -> Iterator["av.packet.Packet"]:
 
 
 def packets(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator["av.packet.Packet"]:
-    """Packets of source up to the last that can hold a frame of the span, and one behind it, which shows that it is over.
+    """Packets of source up to the last that can hold a frame of the span, and one behind it.
 
     Sets job.end_of_file, and job.next_key_us where it meets that key frame; looks for it in keyframes mode only.
 

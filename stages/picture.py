@@ -14,7 +14,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from stages.sampling import BadPicture
+from stages.sampling import BadPictureError
 from transport.messages import FrameFormat
 
 # Bicubic is what CLIP and SigLIP were trained with. swscale widens its filter by the scale factor, so that a 1080p
@@ -100,7 +100,7 @@ class PictureMaker:
         """Pixels of a frame: uint8 RGB [height, width, 3], C-contiguous.
 
         Raises:
-            BadPicture: swscale cannot convert it; or it, or its scaled form, exceeds max_pixels.
+            BadPictureError: swscale cannot convert it; or it, or its scaled form, exceeds max_pixels.
         """
         how, (width, height) = self.layout(frame)
         try:
@@ -114,21 +114,21 @@ class PictureMaker:
                 threads=1,
             )
         except av.FFmpegError as error:
-            raise BadPicture(f"corrupt: a frame cannot be converted to RGB: {error.strerror}") from error
-        pixels = turn(scaled.to_ndarray(), how)
+            raise BadPictureError(f"corrupt: a frame cannot be converted to RGB: {error.strerror}") from error
+        pixels = turn(np.asarray(scaled.to_ndarray(), np.uint8), how)
         return centre_crop(pixels, self.frame_format.width, self.frame_format.height)
 
     def layout(self, frame: "av.video.frame.VideoFrame") -> tuple[Orientation, tuple[int, int]]:
         """How a frame is turned, and the width and height to which it is scaled before.
 
         Raises:
-            BadPicture: it, or its scaled form, exceeds max_pixels.
+            BadPictureError: it, or its scaled form, exceeds max_pixels.
         """
         how = orientation(_display_matrix(frame))
         size = scaled_size(frame.width, frame.height, self._pixel_aspect, how.transpose, self.frame_format)
         if max(frame.width * frame.height, size[0] * size[1]) > self._max_pixels:
             shape = f"{frame.width}x{frame.height}"
-            raise BadPicture(
+            raise BadPictureError(
                 f"too-many-pixels: a frame of {shape} takes more than decode.max_pixels = {self._max_pixels}"
             )
         return how, size

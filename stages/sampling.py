@@ -1,8 +1,8 @@
 """Which frames of a stream become samples, and which stretches of it are missing. Pure: times in, samples and gaps out.
 
 Time is counted in whole microseconds, so that spans and cells meet without a crack. Cell k of a sampling rate is
-[edge(k), edge(k + 1)); the first frame in a cell is its sample. Cell and span of a frame follow from its own time alone,
-so that spans partition the frames: decoded apart or together, they give the same samples.
+[edge(k), edge(k + 1)); the first frame in a cell is its sample. Cell and span of a frame follow from its own time
+alone, so that spans partition the frames: decoded apart or together, they give the same samples.
 """
 
 import math
@@ -20,11 +20,11 @@ MICROSECONDS = 1_000_000
 SLIVER_CELLS = 1.5  # a shorter piece missing at the end is rounding in a header, not damage
 
 
-class BadPicture(Exception):
+class BadPictureError(Exception):
     """A frame turned out to be unreadable when its pixels were asked for. Its text is the reason of a gap."""
 
 
-Render = Callable[[], NDArray[np.uint8]]  # pixels of a frame, made only when it is a sample; raises BadPicture
+Render = Callable[[], NDArray[np.uint8]]  # pixels of a frame, made only when it is a sample; raises BadPictureError
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class FpsSampler:
             return
         try:
             pixels = picture.render()
-        except BadPicture as error:
+        except BadPictureError as error:
             self._reason = self._reason or str(error)
             return
         yield from self._gap_before(cell)
@@ -209,7 +209,7 @@ class KeyframeSampler:
             return
         try:
             pixels = picture.render()
-        except BadPicture as error:
+        except BadPictureError as error:
             yield from self.damage(picture.time_us, str(error))
             return
         yield from self._missed(picture.time_us)

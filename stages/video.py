@@ -11,11 +11,10 @@ from typing import Any
 
 import av
 import av.container
-from av.stream import Disposition
 
 from stages import decord_backend
 from stages.damage import Health
-from stages.demux import Clock, Continuity, Job, Opened, packet_us, packets, position
+from stages.demux import Clock, Job, Opened, Watch, packets, position
 from stages.errors import MediaError
 from stages.media import open_media
 from stages.options import DecodeOptions
@@ -116,7 +115,7 @@ def _stream(container: "av.container.InputContainer", media: MediaInfo) -> Any:
 def _span(
     stream: "av.stream.Stream", clock: Clock, media: MediaInfo, start_seconds: float, end_seconds: float | None
 ) -> Span:
-    """Where the stream should end is known from its own duration; from the container's when there is nothing else in it."""
+    """Where the stream should end is known from its own duration; from the container's when it is alone in it."""
     container_us = None if media.duration_seconds is None else round(media.duration_seconds * MICROSECONDS)
     stream_end_us = container_us if media.audio is None else None
     if media.video is not None and media.video.duration_seconds is not None:
@@ -136,23 +135,16 @@ def _decode_span(job: Job) -> Iterator[Sample]:
     if job.primer is not None:
         _prime(context, job.primer)
     health = Health()
-    continuity = Continuity(job.average_fps, job.container.format.name)
+    watch = Watch(job)
     skip = _Skip(job, context.name)
     for packet in packets(job, source):
-        time_us, duration_us = packet_us(job, packet), job.clock.length_us(packet.duration)
-        lost_us = continuity.pause(time_us, duration_us)
-        if lost_us is not None:
-            yield from job.sampler.damage(
-                lost_us, f"missing: no frames between {lost_us / 1e6:.3f} and {time_us / 1e6:.3f} s"
-            )
-            if continuity.constant_rate:
-                health.fail(lost_us)
-        job.sampler.packet(time_us, duration_us, packet.is_keyframe)
-        if packet.is_corrupt:
-            health.fail(time_us)
-            yield from job.sampler.damage(time_us, "corrupt: the container marks a damaged packet")
-        if skip.wants(packet, time_us, context):
-            yield from _decode(job, context, packet, time_us, health)
+        seen = watch.look(packet)
+        if seen.damage is not None:
+            yield from job.sampler.damage(*seen.damage)
+        if seen.breaks:
+            health.fail(seen.time_us - 1)  # a key frame of this very time heals
+        if skip.wants(packet, seen.time_us, context):
+            yield from _decode(job, context, packet, seen.time_us, health)
             if job.options.sampling == "keyframes":
                 yield from _drain(job, context, health)
     yield from _drain(job, context, health)
@@ -184,8 +176,8 @@ def _configure(job: Job) -> Any:
 class _Skip:
     """Which packets need not be decoded, so that the samples stay exactly the same.
 
-    keyframes: all but key frames. fps: frames that no other refers to, unless they may be the first of their cell: those
-    whose time is before that of all packets of the cell so far. dav1d takes the setting only when it is opened.
+    keyframes: all but key frames. fps: frames that no other refers to, unless they may be the first of their cell:
+    those whose time is before that of all packets of the cell so far. dav1d takes the setting only when it opens.
     """
 
     def __init__(self, job: Job, decoder: str) -> None:
