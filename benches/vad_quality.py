@@ -1,10 +1,12 @@
 """How well speech is found: `python -m benches.vad_quality [DIRECTORY]`.
 
 Reads every medium of a directory (default: ../shared/media) that has sound, as an audio task does, and compares the
-speech that was found with `labels/<name>.rttm` where there is one. Prints one line a file, in seconds: labelled, found
-(inside windows), missed (labelled, not found), false (found, not labelled), windows, CPU. Labels of read speech hold
-about 0.3 s of silence at both ends of each utterance, so some of "missed" is silence; --collar leaves that much time
-on both sides of each label's ends out of the count.
+speech that was found with `labels/<name>.rttm` where there is one. One line a file, in seconds: length; speech found;
+labelled; missed (labelled, not found); unheard (labelled, and outside all windows: no model gets it); false (found, not
+labelled); number of windows; CPU seconds, to which the first file adds the import of torch.
+
+Labels are whole utterances with their pauses, and about 0.3 s of silence at both ends, so much of "missed" is silence.
+`--collar` leaves that much time on both sides of each label's ends out of the count.
 """
 
 import argparse
@@ -32,7 +34,7 @@ class Found:
     """What an audio task finds in one file."""
 
     speech: Intervals
-    windows: int
+    windows: Intervals
     gaps: tuple[Gap, ...]
     cpu_seconds: float
 
@@ -44,7 +46,7 @@ def find_speech(path: bytes, media: MediaInfo, options: SpeechOptions) -> Found:
     windows = [item for item in items if isinstance(item, SpeechWindow)]
     return Found(
         speech=[interval for window in windows for interval in window.speech],
-        windows=len(windows),
+        windows=[(window.start_seconds, window.end_seconds) for window in windows],
         gaps=tuple(item for item in items if isinstance(item, Gap)),
         cpu_seconds=time.process_time() - begin,
     )
@@ -86,11 +88,14 @@ def row(path: Path, options: SpeechOptions, collar: float) -> str:
     seconds = max([media.duration_seconds or 0.0, *(end for _, end in found.speech)])
     speech = sum(end - start for start, end in found.speech)
     rttm = path.parent / "labels" / f"{path.stem}.rttm"
-    scores = f"{'':8}{'':8}{'':8}"
+    scores = " " * 36
     if rttm.exists():
-        scores = "".join(f"{value:8.2f}" for value in compare(read_rttm(rttm), found.speech, seconds, collar))
+        labels = read_rttm(rttm)
+        labelled, missed, false = compare(labels, found.speech, seconds, collar)
+        unheard = compare(labels, found.windows, seconds, collar)[1]
+        scores = "".join(f"{value:9.2f}" for value in (labelled, missed, unheard, false))
     gaps = "".join(f"  gap {gap.start_seconds:.2f}-{gap.end_seconds:.2f} {gap.reason[:40]}" for gap in found.gaps)
-    return f"{name:44}{seconds:8.1f}{speech:8.2f}{scores}{found.windows:8d}{found.cpu_seconds:8.2f}{gaps}"
+    return f"{name:44}{seconds:9.1f}{speech:9.2f}{scores}{len(found.windows):9d}{found.cpu_seconds:9.2f}{gaps}"
 
 
 def main() -> None:
@@ -102,8 +107,8 @@ def main() -> None:
     if not arguments.directory.is_dir():
         parser.exit(2, f"vad_quality: {arguments.directory} is not a directory: name one that holds media\n")
     options = SpeechOptions(vad_threshold=arguments.threshold)
-    columns = ("length", "found", "labelled", "missed", "false", "windows", "cpu")
-    print(f"{'file':44}" + "".join(f"{column:>8}" for column in columns))
+    columns = ("length", "found", "labelled", "missed", "unheard", "false", "windows", "cpu")
+    print(f"{'file':44}" + "".join(f"{column:>9}" for column in columns))
     for path in sorted(path for path in arguments.directory.iterdir() if path.is_file() and path.suffix != ".json"):
         print(row(path, options, arguments.collar), flush=True)
 

@@ -170,7 +170,7 @@ def test_ass(tmp_path: Path) -> None:
     text = (
         "[Script Info]\nScriptType: v4.00+\n\n[Events]\n"
         "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
-        "Dialogue: 0,0:00:01.00,0:00:02.50,Default,,0,0,0,,{\\b1}Bold{\\b0}, {remark}hello\\Nnew\\hline{\\p1}m 0{\\p0}\n"
+        "Dialogue: 0,0:00:01.00,0:00:02.50,Default,,0,0,0,,{\\b1}Bold{\\b0}, {no}hello\\Nnew\\hline{\\p1}m 0{\\p0}\n"
         "Comment: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,not said\n"
         "Dialogue: 0,0:00:05.00,0:00:04.00,Default,,0,0,0,,backwards\n"
     )
