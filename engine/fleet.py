@@ -16,6 +16,23 @@ from transport.sockets import Channel, Received
 POLL_MS = 200  # a death wakes the poll at once; this is for timers
 
 
+class Patience:
+    """How long silence is borne."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.renew()
+
+    def renew(self) -> None:
+        """Something was heard."""
+        self._until = time.monotonic() + self._seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has been silent for too long."""
+        return time.monotonic() > self._until
+
+
 class Fleet:
     """Engine, consumer and decoders, and the control socket to all of them."""
 
@@ -25,6 +42,7 @@ class Fleet:
         self._config = config
         self._endpoints = endpoints
         self._echo = echo
+        self._start_timeout = config.run.start_timeout_seconds
         self.control: Channel[Any] = Channel.bind(context, endpoints.control, ToSupervisor)
         self._generation = 0
         # The consumer first: a store that is locked or full is said before minutes of model loading.
@@ -58,13 +76,15 @@ class Fleet:
         """The living child of that name; None for the last words of one that was replaced."""
         return next((child for child in self.children if child.identity == identity), None)
 
-    def send(self, child: Child, message: Message) -> None:
-        """Send to a child. One that just died does not hear it: its death is noticed by itself."""
+    def send(self, child: Child, message: Message) -> bool:
+        """Send to a child; False when it cannot hear: it just died (which is noticed by itself), or is not there yet."""
         try:
             self.control.send(message, to=child.identity)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
+            return False
+        return True
 
     def poll(self, timeout_ms: int = POLL_MS) -> Iterator[Received[Any]]:
         """Wait for messages, log lines or deaths, and give the messages that came."""
@@ -121,11 +141,16 @@ class Fleet:
             StartError: one of them ended otherwise than in order.
         """
         for group in (self.decoders, [self.engine], [self.consumer]):
-            for child in group:
-                self.send(child, Drain())
+            told: set[bytes] = set()
+            patience = Patience(self._config.run.stall_seconds if group is self.decoders else self._start_timeout)
             while any(child.is_alive for child in group):
+                # A successor that is still starting cannot hear yet: tell it when it can.
+                told |= {child.identity for child in group if child.identity not in told and self.send(child, Drain())}
                 for received in self.poll():
+                    patience.renew()
                     take(received)
+                if patience.is_over:
+                    self._give_up_on(group)
                 tick()
             for child in group:
                 child.process.join()
@@ -133,6 +158,11 @@ class Fleet:
                     raise StartError(f"{child.spec.role}-died", child.last_words())
         for received in self.poll(0):
             take(received)
+
+    def _give_up_on(self, group: list[Child]) -> None:
+        """Nobody of a draining group has said a word for too long: end them. What a decoder held is done already."""
+        for child in group:
+            child.kill()
 
     def stop(self) -> None:
         """Kill whatever still runs and collect it."""

@@ -150,13 +150,14 @@ class Decoder:
             self._send_item(self._speech_message(task, window, cues), window.pcm)
 
     def _speech_message(self, task: DecodeAudio, window: SpeechWindow, cues: list[tuple[float, float]]) -> Speech:
+        captioned_seconds = _overlap_seconds(window.speech, cues)
         return Speech(
             key=task.key,
             start_seconds=window.start_seconds,
             end_seconds=window.end_seconds,
             speech=window.speech,
-            captioned_seconds=_overlap_seconds(window.speech, cues),
-            transcribe=task.transcribe,
+            captioned_seconds=captioned_seconds,
+            transcribe=task.transcribe and captioned_seconds == 0.0,
             voices=task.voices,
             array=spec_of(window.pcm),
         )

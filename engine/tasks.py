@@ -14,6 +14,7 @@ from stages.video import plan_spans
 from engine.config import Config
 from transport.messages import (
     Abort,
+    CaptionTrack,
     DecodeAudio,
     DecodeFrames,
     FrameFormat,
@@ -265,14 +266,17 @@ class Board:
     def _plan_audio(self, job: VideoJob, media: MediaInfo, duration: float) -> None:
         models, video_id = self._config.models, job.video_id
         assert video_id is not None
-        captions = choose_track(media.captions, self._config.speech) if models.text != "off" else None
-        transcribe = models.speech != "off" and captions is None
+        wanted = self._config.speech.captions == "prefer" and models.text != "off"
+        captions = choose_track(media.captions, self._config.speech) if wanted else None
+        transcribe = models.speech != "off"
         voices = models.voice != "off"
         job.notes.extend(
             f'models.{role} = "off": {what}'
-            for role, what in (("speech", "no transcript"), ("text", "no text vectors"), ("voice", "no voice vectors"))
-            if getattr(models, role) == "off" and media.audio is not None and not (role == "speech" and captions)
+            for role, what in (("speech", "nothing is transcribed"), ("text", "no text vectors"), ("voice", "no voice vectors"))
+            if getattr(models, role) == "off" and media.audio is not None
         )
+        if captions is not None:
+            job.notes.append(f"captions: {describe_track(captions)}; where it has no cue, speech is transcribed")
         if media.audio is None:
             job.notes.append("no audio stream: no speech")
         if captions is None and (media.audio is None or not (transcribe or voices)):
@@ -325,3 +329,9 @@ class Board:
             twin.error = job.error if twin.status == "failed" else None
             twin.points = Counter(job.points)
             self._finish(twin, now_seconds)
+
+
+def describe_track(track: CaptionTrack) -> str:
+    """A caption track in a few words."""
+    where = f"stream {track.stream_index}" if track.sidecar is None else "the file beside it"
+    return f"{where} ({track.format}, {track.language or 'language not given'})"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benches.sample_video import make_sample
 from stages.tiny import build_tiny
 
 
@@ -39,3 +40,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     monkeypatch.setattr("socket.socket.connect", refuse)
+
+
+@pytest.fixture(scope="session")
+def sample_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty seconds of made video with pictures, a voice and captions."""
+    return make_sample(tmp_path_factory.mktemp("sample") / "sample.mp4", seconds=20)

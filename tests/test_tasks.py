@@ -86,10 +86,10 @@ def test_it_is_indexed_when_every_task_is_durable() -> None:
     assert board.is_done
 
 
-def test_captions_serve_instead_of_transcription_unless_ignored() -> None:
+def test_captions_are_read_unless_ignored() -> None:
     track = CaptionTrack(format="subrip", language="en", stream_index=2)
     _, (audio, *_rest) = board_with(media(captions=(track,)))
-    assert (audio.captions, audio.transcribe, audio.voices) == (track, False, True)
+    assert (audio.captions, audio.transcribe, audio.voices) == (track, True, True)
     from engine.config import load_config
 
     ignoring = load_config(settings=["speech.captions=ignore"])

@@ -165,7 +165,7 @@ class DecodeAudio(Message, frozen=True):
     shown_path: str
     video_id: str
     media: MediaInfo
-    captions: CaptionTrack | None  # when given, it serves instead of transcription
+    captions: CaptionTrack | None  # windows of speech that a cue of it touches are not transcribed
     transcribe: bool
     voices: bool
 

@@ -1,0 +1,197 @@
+"""Real processes: killed, stopped, stalled, late; a run ends whole, or says in one line why it cannot."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import StartError
+from engine.supervisor import Supervisor
+from tests.runs import (
+    Meddler,
+    children_of,
+    command,
+    is_running,
+    run_cli,
+    run_supervisor,
+    settings_for,
+    signal_child,
+    stored_points,
+)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Wait until a condition holds; what it gave. Fails the test when it never does."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("what was waited for never came")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sample_video: Path, tiny_models: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The points of a run that nobody disturbs, with frames enough to disturb the others in."""
+    settings = settings_for(tiny_models, tmp_path_factory.mktemp("undisturbed"), *SLOW)
+    run_supervisor([sample_video], settings, Meddler())
+    return stored_points(settings)
+
+
+SLOW = ("decode.fps=20", "decode.span_seconds=5", "engine.host_mb=16", "engine.results_mb=1")
+
+
+def assert_same_points(points: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert set(points) == set(expected)
+    assert all(points[id_]["payload"] == expected[id_]["payload"] for id_ in points)
+
+
+def test_a_killed_decoder_is_replaced_and_nothing_is_lost(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+    meddler = Meddler(lambda supervisor: signal_child(supervisor, "decoder", signal.SIGKILL))
+    report = run_supervisor([sample_video], settings, meddler)
+    assert meddler.done
+    assert [row["status"] for row in report["videos"]] == ["indexed"]
+    assert_same_points(stored_points(settings), undisturbed)
+
+
+def test_a_stopped_decoder_is_taken_for_stalled_and_replaced(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW, "run.stall_seconds=3")
+    meddler = Meddler(lambda supervisor: signal_child(supervisor, "decoder", signal.SIGSTOP))
+    report = run_supervisor([sample_video], settings, meddler)
+    assert meddler.done
+    assert [row["status"] for row in report["videos"]] == ["indexed"]
+    assert_same_points(stored_points(settings), undisturbed)
+
+
+@pytest.mark.parametrize("role", ["engine", "consumer"])
+def test_a_killed_engine_or_consumer_is_named_and_the_next_run_ends_whole(
+    role: str, sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+    meddler = Meddler(lambda supervisor: signal_child(supervisor, role, signal.SIGKILL))
+    with pytest.raises(StartError, match=f"{role} was killed by SIGKILL; last log line"):
+        run_supervisor([sample_video], settings, meddler)
+    report = run_supervisor([sample_video], settings, Meddler())
+    assert [row["status"] for row in report["videos"]] == ["indexed"]
+    assert_same_points(stored_points(settings), undisturbed)
+
+
+def test_a_stopped_consumer_bounds_the_bytes_that_wait_for_it(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+    stopped_at: list[float] = []
+
+    def stop_for_a_while(supervisor: Supervisor) -> bool:
+        if not stopped_at:
+            if signal_child(supervisor, "consumer", signal.SIGSTOP):
+                stopped_at.append(time.monotonic())
+            return False
+        if time.monotonic() - stopped_at[0] < 4:
+            return False
+        return signal_child(supervisor, "consumer", signal.SIGCONT)
+
+    meddler = Meddler(stop_for_a_while)
+    report = run_supervisor([sample_video], settings, meddler)
+    assert meddler.done
+    assert max(meddler.host_bytes) <= 16 * 1024 * 1024, "engine.host_mb bounds what the decoders may have sent"
+    assert [row["status"] for row in report["videos"]] == ["indexed"]
+    assert_same_points(stored_points(settings), undisturbed)
+
+
+def started(video: Path, settings: list[str], *more: str) -> "subprocess.Popen[str]":
+    """A run as a subprocess, with all its children there."""
+    process = subprocess.Popen(
+        command(["ingest", str(video), *more], settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: len(children_of(process.pid)) >= 3)
+    return process
+
+
+def test_when_the_supervisor_is_killed_its_children_end(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
+    process = started(sample_video, settings_for(tiny_models, tmp_path, *SLOW))
+    children = children_of(process.pid)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not any(is_running(child) for child in children))
+    assert not any(is_running(child) for child in children)
+
+
+def lines_until(process: "subprocess.Popen[str]", word: str) -> list[str]:
+    """Its lines on standard error up to the first that holds a word."""
+    assert process.stderr is not None
+    lines: list[str] = []
+    for line in process.stderr:
+        lines.append(line)
+        if word in line:
+            return lines
+    raise AssertionError(f"no line with {word!r} in {lines}")
+
+
+def test_sigterm_drains_and_the_report_says_what_was_not_done(
+    sample_video: Path, tiny_models: Any, tmp_path: Path
+) -> None:
+    report_file = tmp_path / "report.json"
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+    process = started(sample_video, settings, "--report", str(report_file))
+    lines_until(process, "indexing on")
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    (row,) = json.loads(report_file.read_text())["videos"]
+    assert row["status"] in ("partial", "failed")
+    assert row["error"]["code"] == "interrupted"
+    assert any(gap["reason"].startswith("interrupted") for gap in row["gaps"]) or row["status"] == "failed"
+    assert len(stored_points(settings)) == row["points"]
+
+
+def test_ctrl_c_stops_now_and_leaves_nothing_running(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
+    process = started(sample_video, settings_for(tiny_models, tmp_path, *SLOW))
+    children = children_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == "sluice: interrupted"
+    assert "Traceback" not in stderr
+    wait_for(lambda: not any(is_running(child) for child in children))  # multiprocessing's own tracker ends last
+    assert not any(is_running(child) for child in children)
+
+
+def test_a_child_that_is_late_is_named_with_the_setting(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
+    settings = settings_for(tiny_models, tmp_path, "run.start_timeout_seconds=0.01")
+    done = run_cli(["ingest", str(sample_video)], settings)
+    assert done.returncode == 4
+    assert "run.start_timeout_seconds" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_directory_that_is_too_deep_is_named(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    done = run_cli(["ingest", str(sample_video)], settings_for(tiny_models, tmp_path, f"run.directory={deep}"))
+    assert done.returncode == 4
+    assert "set run.directory" in done.stderr.splitlines()[-1]
+
+
+def test_a_store_in_use_is_named_at_once(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+    process = started(sample_video, settings)
+    lines_until(process, "indexing on")
+    second = run_cli(["ingest", str(sample_video)], settings)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert second.returncode == 4
+    (line,) = second.stderr.splitlines()
+    assert line.startswith("sluice: store-locked:")
+    assert not list(Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp").glob(f"sluice-run-*/{process.pid}"))
