@@ -25,7 +25,7 @@ from stages.store import (
     speech_spec,
     voices_spec,
 )
-from transport.codec import as_array
+from transport.codec import WireError, as_array
 from transport.credit import CreditBook
 from transport.messages import (
     ConsumerStats,
@@ -201,6 +201,8 @@ def stored_points(message: Points, payload: memoryview | None) -> list[StoredPoi
         WireError: the array does not hold one row for each id.
     """
     rows = as_array(message.array, payload if payload is not None else b"")
+    if not len(rows) == len(message.ids) == len(message.payloads):
+        raise WireError(f"{len(rows)} rows for {len(message.ids)} ids and {len(message.payloads)} payloads")
     return [
         StoredPoint(id=id_, collection=message.collection, payload=facts, vectors={message.vector: row})
         for id_, facts, row in zip(message.ids, message.payloads, rows, strict=True)

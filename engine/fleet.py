@@ -77,7 +77,7 @@ class Fleet:
         return next((child for child in self.children if child.identity == identity), None)
 
     def send(self, child: Child, message: Message) -> bool:
-        """Send to a child; False when it cannot hear: it just died (which is noticed by itself), or is not there yet."""
+        """Send to a child; False when it cannot hear: it just died (noticed by itself), or is not there yet."""
         try:
             self.control.send(message, to=child.identity)
         except zmq.ZMQError as error:
@@ -116,7 +116,9 @@ class Fleet:
                 child.ready = True
                 if child is self.engine:
                     engine_ready = received.message
-                    dimensions: dict[str, int] = {info.role: info.dimension for info in engine_ready.models if info.dimension}
+                    dimensions: dict[str, int] = {
+                        info.role: info.dimension for info in engine_ready.models if info.dimension
+                    }
                     self.send(self.consumer, Prepare(dimensions=dimensions))
             self.check_alive()
             if time.monotonic() > deadline:

@@ -49,7 +49,9 @@ def load_models(config: Config, device: str) -> LoadedModels:
     Raises:
         ModelError: one is missing, of the wrong kind or damaged; the message says which and what to do.
     """
-    by_role: dict[str, Model] = {role: load(role, config.models, config.speech, device) for role, _ in configured(config.models)}
+    by_role: dict[str, Model] = {
+        role: load(role, config.models, config.speech, device) for role, _ in configured(config.models)
+    }
     image = by_role.get("image")
     return LoadedModels(by_role, image.frame_format if isinstance(image, ImageModel) else None)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import zmq
 from numpy.typing import NDArray
-from stages.captions import CaptionCue, find_sidecars, read_captions
-from stages.video import read_frames
 
 from engine.worker import WorkerSpec, connect_control, peak_rss_bytes
+from stages.captions import CaptionCue, find_sidecars, read_captions
 from stages.errors import MediaError
 from stages.media import content_id, probe
+from stages.video import read_frames
 from stages.windows import SpeechWindow, read_speech_windows
 from transport.codec import cost_of, encode, spec_of
 from transport.credit import CreditAccount

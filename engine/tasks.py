@@ -8,10 +8,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from engine.config import Config
 from stages.captions import choose_track
 from stages.video import plan_spans
-
-from engine.config import Config
 from transport.messages import (
     Abort,
     CaptionTrack,
@@ -272,7 +271,11 @@ class Board:
         voices = models.voice != "off"
         job.notes.extend(
             f'models.{role} = "off": {what}'
-            for role, what in (("speech", "nothing is transcribed"), ("text", "no text vectors"), ("voice", "no voice vectors"))
+            for role, what in (
+                ("speech", "nothing is transcribed"),
+                ("text", "no text vectors"),
+                ("voice", "no voice vectors"),
+            )
             if getattr(models, role) == "off" and media.audio is not None
         )
         if captions is not None:

@@ -8,7 +8,7 @@ SluiceError
 ├── ConfigError           (engine/errors.py) a setting is wrong
 └── StartError            (engine/errors.py) a component could not start
 
-`code` is a stable kebab-case word for reports; the message is one line that says what, where, and which setting mends it.
+`code` is a stable kebab-case word for reports; the message is one line: what, where, and which setting mends it.
 """
 
 

@@ -95,6 +95,7 @@ class PictureMaker:
         self._pixel_aspect = pixel_aspect
         self._max_pixels = max_pixels
         self._scaler = VideoReformatter()
+        self._turned: tuple[int, Orientation] | None = None  # how frames of that rotation are brought upright
 
     def __call__(self, frame: "av.video.frame.VideoFrame") -> NDArray[np.uint8]:
         """Pixels of a frame: uint8 RGB [height, width, 3], C-contiguous.
@@ -124,7 +125,7 @@ class PictureMaker:
         Raises:
             BadPictureError: it, or its scaled form, exceeds max_pixels.
         """
-        how = orientation(_display_matrix(frame))
+        how = self._orientation_of(frame)
         size = scaled_size(frame.width, frame.height, self._pixel_aspect, how.transpose, self.frame_format)
         if max(frame.width * frame.height, size[0] * size[1]) > self._max_pixels:
             shape = f"{frame.width}x{frame.height}"
@@ -132,6 +133,14 @@ class PictureMaker:
                 f"too-many-pixels: a frame of {shape} takes more than decode.max_pixels = {self._max_pixels}"
             )
         return how, size
+
+    def _orientation_of(self, frame: "av.video.frame.VideoFrame") -> Orientation:
+        """Looks at the display matrix only when the rotation changes: `frame.side_data` makes a reference cycle, and
+        with it a frame of 3 MB stays in memory until the garbage collector happens to run.
+        """
+        if self._turned is None or self._turned[0] != frame.rotation:
+            self._turned = (frame.rotation, orientation(_display_matrix(frame)))
+        return self._turned[1]
 
 
 def _display_matrix(frame: "av.video.frame.VideoFrame") -> bytes | None:

@@ -171,7 +171,7 @@ class DecodeAudio(Message, frozen=True):
 
 
 class Prepare(Message, frozen=True):
-    """To the consumer: the dimensions of the models' vectors, by role; its collections must exist before it is ready."""
+    """To the consumer: dimensions of the models' vectors, by role; its collections must exist before it is ready."""
 
     dimensions: dict[str, int]
 
