@@ -23,6 +23,7 @@ from benches.sample_voice import SAMPLE_RATE, VOICES, Samples, say, spoken_secon
 
 FPS = 12
 LEAD_SECONDS = 0.6  # silence between the start of a scene and its sentence
+CAPTION_SECONDS = (0.2, 0.3)  # how long a caption stands before the first and after the last sound, as is usual
 ROOM_NOISE = 0.001  # -60 dB: a recording is never quite silent
 CLOCK = Fraction(1, 1000)  # of captions
 
@@ -51,6 +52,11 @@ class Sentence:
     text: str
     voice: int  # index into VOICES
 
+    @property
+    def shown_seconds(self) -> tuple[float, float]:
+        """From when to when its caption stands."""
+        return self.start_seconds - CAPTION_SECONDS[0], self.end_seconds + CAPTION_SECONDS[1]
+
 
 def scene_at(seconds: float, seed: int = 0) -> tuple[int, Scene]:
     """Which scene since the beginning, and the scene."""
@@ -65,7 +71,7 @@ def sentences(seconds: float, seed: int = 0) -> list[Sentence]:
         start = number * SCENE_SECONDS + LEAD_SECONDS
         text = scene_at(number * SCENE_SECONDS, seed)[1].sentence
         end = round(start + spoken_seconds(text), 3)
-        if end <= seconds:
+        if end + CAPTION_SECONDS[1] <= seconds:
             said.append(Sentence(start, end, text, number % len(VOICES)))
     return said
 
@@ -94,7 +100,7 @@ def make_sample(path: Path, seconds: float = 60, seed: int = 0, captions: bool =
         output.start_encoding()
         sound = sound_track(seconds, seed)
         for number, frame in enumerate(_frames(seconds, seed)):
-            while cues is not None and waiting and waiting[0].start_seconds <= (number + 1) / FPS:
+            while cues is not None and waiting and waiting[0].shown_seconds[0] <= (number + 1) / FPS:
                 output.mux(_cue(cues, waiting.pop(0)))
             output.mux(video.encode(frame))
             output.mux(audio.encode(_piece(sound, number)))
@@ -136,7 +142,7 @@ def _piece(sound: Samples, number: int) -> av.AudioFrame:
 
 
 def _cue(stream: SubtitleStream, sentence: Sentence) -> av.Packet:
-    start, end = (round(seconds / CLOCK) for seconds in (sentence.start_seconds, sentence.end_seconds))
+    start, end = (round(seconds / CLOCK) for seconds in sentence.shown_seconds)
     event = f"0,0,Default,,0,0,0,,{sentence.text}".encode()
     packet = stream.codec_context.encode_subtitle(SubtitleSet.create(event, 0, end - start, pts=start))
     packet.stream, packet.time_base = stream, CLOCK
