@@ -1,7 +1,7 @@
 """Decoding by decord, one GOP at a time.
 
 decord decodes ahead without a bound, and cannot be stopped in the middle of a file; so it never sees one. PyAV demuxes;
-the packets of a GOP are put into a Matroska file in memory; decord reads that. Times are those of our packets. A
+the packets of a GOP are put into a small file in memory; decord reads that. Times are those of our packets. A
 picture that decord cannot decode costs the rest of its GOP.
 """
 
@@ -16,18 +16,19 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.demux import Job, Watch, packets, position
+from stages.demux import Job, Watch, needs_primer, packets, position
 from stages.errors import MediaError
-from stages.picture import Orientation, centre_crop, turn
+from stages.picture import Orientation, centre_crop
 from stages.sampling import BadPictureError, Picture, Sample
 
-# What decord 0.6's FFmpeg of 2018 reads from Matroska: tests/test_decord_backend.py tries each.
+# What decord 0.6's FFmpeg of 2018 reads: tests/test_video.py tries each.
 DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
 
 # decord holds every scaled picture of a GOP (270 kB at 398x224) and its packets twice. 1200 frames are 48 s at 25 per
 # second, four times the longest GOP that encoders make unasked (x264: 250 frames; VP9: 128).
 MAX_GOP_FRAMES = 1200
 MAX_GOP_BYTES = 32 << 20
+_NOT_IN_MOV = ("vp8", "vp9")  # AVI takes them; it could not take streams with B-frames, which these never have
 _USE_PYAV = 'set decode.backend = "pyav"'
 
 
@@ -78,8 +79,8 @@ def decode_span(job: Job) -> Iterator[Sample]:
     codec = str(job.stream.codec_context.codec.canonical_name)
     if codec not in DECORD_CODECS:
         raise MediaError("codec-not-allowed", f"decord does not read {codec}: {_USE_PYAV}")
-    if job.primer is not None:
-        raise MediaError("codec-not-allowed", f"decord does not read 4:4:4 H.264 from the middle: {_USE_PYAV}")
+    if needs_primer(job.stream.codec_context):
+        raise MediaError("codec-not-allowed", f"decord does not read 4:4:4 H.264 GOP by GOP: {_USE_PYAV}")
     yield from _decode_gops(job, source)
     yield from job.finish()
 
@@ -170,7 +171,6 @@ class _Reader:
         self._job = job
         self._gop = gop
         self._video: Any = None  # decord.VideoReader
-        self._orientation = Orientation()
         self._position = 0
         self._failed = False
 
@@ -190,8 +190,7 @@ class _Reader:
             self._failed = True
             self._video = None
             raise BadPictureError("corrupt: decord could not decode the GOP") from error
-        upright = turn(picture, self._orientation)
-        return centre_crop(upright, self._job.make.frame_format.width, self._job.make.frame_format.height)
+        return centre_crop(picture, self._job.make.frame_format.width, self._job.make.frame_format.height)
 
     def _read(self, number: int) -> NDArray[np.uint8]:
         if self._video is None:
@@ -206,32 +205,39 @@ class _Reader:
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
-        self._orientation, (width, height) = self._layout()
+        width, height = self._upright_size()
         file = remux(self._gop, self._job.stream)
         return decord.VideoReader(
             file, ctx=decord.cpu(0), width=width, height=height, num_threads=self._job.options.threads
         )
 
-    def _layout(self) -> tuple[Orientation, tuple[int, int]]:
-        """How the key frame lies and how large it becomes: decord tells neither, so PyAV decodes that one."""
+    def _upright_size(self) -> tuple[int, int]:
+        """Width and height of the scaled pictures. Only a decoded one tells how it lies, so PyAV decodes the key frame."""
         context = self._job.stream.codec_context
         frames = [*context.decode(av.Packet(self._gop.packets[0].data)), *context.decode(None)]
         context.flush_buffers()
         if not frames:
             raise BadPictureError("corrupt: the key frame of the GOP cannot be decoded")
-        return self._job.make.layout(frames[0])
+        how, (width, height) = self._job.make.layout(frames[0])
+        if how.mirrored or (how != Orientation() and _container(self._job.stream) == "avi"):
+            raise MediaError("codec-not-allowed", f"decord cannot turn or mirror this video: {_USE_PYAV}")
+        return (height, width) if how.transpose else (width, height)  # decord turns it, by the matrix in the file
+
+
+def _container(stream: Any) -> str:
+    return "avi" if stream.codec_context.codec.canonical_name in _NOT_IN_MOV else "mov"
 
 
 def remux(gop: Gop, template: Any) -> io.BytesIO:
-    """Put a GOP into a Matroska file in memory.
+    """Put a GOP into a file in memory, of a format that counts its frames: of others, decord refuses short ones.
 
     Its times are made up: a picture every 40 ms. decord needs them only for the order, and is confused by the true ones
     of some files: equal ones, unknown dts, no duration.
     """
     file = io.BytesIO()
-    with av.open(file, "w", format="matroska") as output:
+    with av.open(file, "w", format=_container(template)) as output:
         stream = output.add_stream_from_template(template, opaque=True)
-        for held, (pts, dts) in [*zip(gop.packets, gop.stamps(), strict=True), *_padding(gop)]:
+        for held, (pts, dts) in zip(gop.packets, gop.stamps(), strict=True):
             packet = av.Packet(held.data)
             packet.pts, packet.dts, packet.duration, packet.time_base = pts, dts, 1, Fraction(1, 25)
             packet.is_keyframe = held.key
@@ -239,8 +245,3 @@ def remux(gop: Gop, template: Any) -> io.BytesIO:
             output.mux(packet)
     file.seek(0)
     return file
-
-
-def _padding(gop: Gop) -> list[tuple[Held, tuple[int, int]]]:
-    """decord refuses a file of one picture, for it can tell no duration: that one gets a copy, which is never read."""
-    return [(gop.packets[0], (1, 1))] if len(gop.packets) == 1 else []

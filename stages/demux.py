@@ -116,7 +116,7 @@ def position(job: Job) -> Iterator["av.packet.Packet"]:
     _discard_others(job)
     if job.span.start_us == 0:
         return _demux(job)
-    if _needs_primer(job.stream.codec_context):
+    if needs_primer(job.stream.codec_context):
         job.primer = next(_demux(job), None)
     for back_seconds in _BACK_SECONDS:
         target_us = job.span.start_us - back_seconds * MICROSECONDS
@@ -136,7 +136,7 @@ def position(job: Job) -> Iterator["av.packet.Packet"]:
     return _demux(job)
 
 
-def _needs_primer(context: Any) -> bool:
+def needs_primer(context: Any) -> bool:
     """x264 before build 151 coded 4:4:4 wrongly, and decoders imitate it when they know the build, which stands in the
     first packet of the file only: without that, everything behind a seek is noise (libavcodec/h264_cabac.c).
     """

@@ -40,6 +40,11 @@ class Orientation(NamedTuple):
     flip_horizontal: bool = False
     flip_vertical: bool = False
 
+    @property
+    def mirrored(self) -> bool:
+        """More than a turn: left and right are exchanged."""
+        return (self.transpose + self.flip_horizontal + self.flip_vertical) % 2 == 1
+
 
 def orientation(matrix: bytes | None) -> Orientation:
     """Read a display matrix: nine int32, the linear part in 16.16 fixed point (ISO/IEC 14496-12, 8.3.2).
