@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 
 import msgspec
 
-from engine.errors import ExitCode
+from engine.errors import ExitCode, StartError
 from engine.worker import WorkerSpec, child_main
 
 TAIL_LINES = 20
@@ -83,6 +83,16 @@ class Child:
         self.read_log()
         said = self.tail[-1] if self.tail else "it said nothing"
         return f"{self.name} {describe_exit(self.process.exitcode)}; last log line: {said}"
+
+    def failure(self) -> StartError:
+        """Why it is gone: the expected error that it named; else how it ended, and its last line."""
+        self.process.join()
+        words = self.last_words()
+        if self.process.exitcode in (ExitCode.CHILD_START_FAILED, ExitCode.STORE_LOST) and self.tail:
+            code, separator, message = self.tail[-1].partition(": ")
+            if separator:
+                return StartError(code, message)
+        return StartError(f"{self.spec.role}-died", words)
 
 
 def describe_exit(code: int | None) -> str:

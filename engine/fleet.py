@@ -133,8 +133,7 @@ class Fleet:
         """Raises StartError when a child is gone, other than those of the roles in `but`."""
         for child in self.children:
             if child.spec.role not in but and not child.is_alive:
-                child.process.join()
-                raise StartError(f"{child.spec.role}-died", child.last_words())
+                raise child.failure()
 
     def drain(self, take: Callable[[Received[Any]], None], tick: Callable[[], None]) -> None:
         """End all children in the order in which work flows, each when it has finished what it holds.
@@ -157,7 +156,7 @@ class Fleet:
             for child in group:
                 child.process.join()
                 if child.process.exitcode != 0 and child.spec.role != "decoder":
-                    raise StartError(f"{child.spec.role}-died", child.last_words())
+                    raise child.failure()
         for received in self.poll(0):
             take(received)
 

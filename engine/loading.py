@@ -1,6 +1,9 @@
 """Which device, and the models on it. Runs in the engine process (and in `search`, which is its own)."""
 
+import threading
 from dataclasses import dataclass
+
+from tqdm import tqdm
 
 from engine.config import Config
 from engine.errors import ConfigError
@@ -49,6 +52,8 @@ def load_models(config: Config, device: str) -> LoadedModels:
     Raises:
         ModelError: one is missing, of the wrong kind or damaged; the message says which and what to do.
     """
+    # The libraries' progress bars share a lock between processes by default: a semaphore that a killed process leaks.
+    tqdm.set_lock(threading.RLock())
     by_role: dict[str, Model] = {
         role: load(role, config.models, config.speech, device) for role, _ in configured(config.models)
     }

@@ -65,6 +65,7 @@ class Decoder:
         self._draining = False
         self._items_sent = 0
         self._gaps: list[Gap] = []
+        self._notes: list[str] = []
 
     def run(self) -> None:
         """Take tasks until told to drain."""
@@ -83,7 +84,7 @@ class Decoder:
                 self._draining = True
                 return
             case Probe() | DecodeFrames() | DecodeAudio():
-                self._key, self._done_seconds, self._items_sent, self._gaps = message.key, 0.0, 0, []
+                self._key, self._done_seconds, self._items_sent, self._gaps, self._notes = message.key, 0.0, 0, [], []
         try:
             self._run_task(message)
         except MediaError as error:  # only opening raises it here: inside a span it becomes a gap
@@ -178,6 +179,9 @@ class Decoder:
                     language=cue.language,
                 )
             )
+        if not spans and task.transcribe and task.media.audio is not None:  # nothing is missing: the sound has it all
+            self._notes += [f"captions not used, speech is transcribed instead: {gap.reason}" for gap in self._gaps]
+            self._gaps = []
         return _merged(spans)
 
     def _guarded(self, items: Iterator[Any], start_seconds: float, end_seconds: float | None) -> Iterator[Any]:
@@ -211,7 +215,7 @@ class Decoder:
         self._send(TaskStart(key=task.key, video_id=task.video_id, shown_path=task.shown_path))
 
     def _end(self) -> None:
-        self._send(TaskEnd(key=self._key, items=self._items_sent, gaps=tuple(self._gaps)))
+        self._send(TaskEnd(key=self._key, items=self._items_sent, gaps=tuple(self._gaps), notes=tuple(self._notes)))
         self._control.send(Decoded(key=self._key))
 
     def _send_item(self, message: Message, array: NDArray[Any] | None = None) -> None:

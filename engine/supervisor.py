@@ -16,7 +16,6 @@ import zmq
 
 from engine.children import Child
 from engine.config import Config
-from engine.errors import StartError
 from engine.files import Found, shown
 from engine.fleet import Fleet
 from engine.ledger import Ledger, fingerprint, ledger_path
@@ -268,7 +267,7 @@ class Supervisor:
         if key is None and stopped:
             return  # it drained, in order
         if key is None and not decoder.ready:
-            raise StartError("decoder-died", reason)  # it cannot even start: a successor would not either
+            raise decoder.failure()  # it cannot even start: a successor would not either
         if key is not None:
             abort = board.decoder_lost(key, reason, time.monotonic())
             if abort is not None:

@@ -75,7 +75,7 @@ def read_captions(
             if item is not None:
                 yield item
     if not found:
-        reason = "captions-empty: the caption track has no usable cue; speech.captions = ignore transcribes instead"
+        reason = "captions-empty: the caption track has no usable cue"
         yield Gap(start_seconds=0.0, end_seconds=media.duration_seconds or 0.0, reason=reason)
 
 

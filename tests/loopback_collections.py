@@ -17,7 +17,7 @@ _OPTIMIZERS = {"default_segment_number": 0, "flush_interval_sec": 5}
 _RRF_K = 2  # what Qdrant uses when a fusion query does not say
 
 
-class Refusal(Exception):  # noqa: N818 — it is an answer
+class Refusal(Exception):
     """An answer that is not 200."""
 
     def __init__(self, status: int, text: str) -> None:

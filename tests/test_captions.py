@@ -197,7 +197,7 @@ def test_a_track_without_cues_is_a_gap_over_the_whole_medium(tmp_path: Path, for
         Gap(
             start_seconds=0.0,
             end_seconds=60.0,
-            reason="captions-empty: the caption track has no usable cue; speech.captions = ignore transcribes instead",
+            reason="captions-empty: the caption track has no usable cue",
         )
     ]
 

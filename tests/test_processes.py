@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from engine.config import load_config
 from engine.errors import StartError
 from engine.supervisor import Supervisor
+from stages.qdrant import open_store
+from stages.store import frames_spec
 from tests.runs import (
     Meddler,
     children_of,
@@ -195,3 +198,28 @@ def test_a_store_in_use_is_named_at_once(sample_video: Path, tiny_models: Any, t
     (line,) = second.stderr.splitlines()
     assert line.startswith("sluice: store-locked:")
     assert not list(Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp").glob(f"sluice-run-*/{process.pid}"))
+
+
+def test_a_store_of_another_vector_size_is_named_with_what_to_do(
+    sample_video: Path, tiny_models: Any, tmp_path: Path
+) -> None:
+    settings = settings_for(tiny_models, tmp_path)
+    store = open_store(load_config(settings=settings).store, None)
+    store.ensure([frames_spec(12)])
+    store.close()
+    done = run_cli(["ingest", str(sample_video)], settings)
+    assert done.returncode == 4
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("sluice: vector-size: ")
+    assert "12" in line
+    assert "64" in line
+    assert "store.path" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_not_there_is_named(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
+    settings = settings_for(tiny_models, tmp_path, "store.url=http://127.0.0.1:1", "store.retry_seconds=1")
+    done = run_cli(["ingest", str(sample_video)], settings)
+    assert done.returncode == 4
+    assert "127.0.0.1:1" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

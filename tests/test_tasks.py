@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import Config, ModelOptions, RunOptions
+from engine.config import Config, RunOptions
 from engine.tasks import Board, VideoJob
-from stages.options import DecodeOptions
+from stages.options import DecodeOptions, ModelOptions
 from transport.messages import (
     Abort,
     AudioStream,
