@@ -1,0 +1,180 @@
+"""Rows and totals of the report, the summary, and what the displays show."""
+
+import io
+import os
+import pty
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from engine.ingest import summary
+from engine.progress import LiveObserver, PlainObserver, Rates, clock, media_progress, row_line, share_done
+from engine.report import Peaks, failed_row, totals, unchanged_row, video_row
+from engine.tasks import Task, VideoError, VideoJob
+from tests.runs import command, settings_for
+from transport.messages import ConsumerStats, DecoderStats, EngineStats, Gap, MediaInfo, ModelStats, Probe
+
+MEDIA = MediaInfo(container="mp4", duration_seconds=100.0, start_seconds=0.0, video=None, audio=None)
+
+
+def job(**facts: Any) -> VideoJob:
+    made = VideoJob(b"a.mp4", "a.mp4", 10.0, media=MEDIA, status="indexed", finished_seconds=15.0)
+    for name, value in facts.items():
+        setattr(made, name, value)
+    return made
+
+
+def engine_stats(**facts: Any) -> EngineStats:
+    model = ModelStats(items=5, batches=1, busy_seconds=2.0, queued_items=3, oom_events=2, batch_splits=1)
+    values: dict[str, Any] = {
+        "models": {"image": model}, "host_bytes": 5_000_000, "busy_seconds": 2.0, "uptime_seconds": 4.0,
+        "peak_device_bytes": 7, "peak_rss_bytes": 100,
+    }  # fmt: skip
+    return EngineStats(**{**values, **facts})
+
+
+def test_a_row_counts_and_covers() -> None:
+    sums = Counter({"speech_seconds": 10.0, "text_seconds": 5.0, "voiced_seconds": 8.0, "voice_seconds": 8.0})
+    row = video_row(job(points=Counter(frames=3, speech=2, voices=4), sums=sums, heard=True))
+    assert (row["frames"], row["speech_segments"], row["voice_segments"], row["points"]) == (3, 2, 4, 9)
+    assert (row["text_coverage"], row["voice_coverage"]) == (0.5, 1.0)
+    assert (row["wall_seconds"], row["rtf"]) == (5.0, 0.05)
+
+
+def test_coverage_is_whole_without_speech_and_unknown_without_listening() -> None:
+    assert video_row(job(heard=True))["text_coverage"] == 1.0
+    assert video_row(job(heard=False))["text_coverage"] is None
+
+
+def test_gaps_stand_in_order_of_time() -> None:
+    gaps = [Gap(start_seconds=s, end_seconds=s + 1, reason="corrupt: x") for s in (9.0, 2.0)]
+    assert [gap["start_seconds"] for gap in video_row(job(gaps=gaps))["gaps"]] == [2.0, 9.0]
+
+
+def test_totals_count_only_what_was_done_now() -> None:
+    rows = [
+        video_row(job(points=Counter(frames=3))),
+        unchanged_row(video_row(job(points=Counter(frames=3))), "b.mp4"),
+        failed_row("c.mp4", "not-found", "no such file"),
+    ]
+    peaks = Peaks()
+    peaks.see(engine_stats())
+    peaks.see(engine_stats(peak_rss_bytes=50, peak_device_bytes=3))
+    peaks.see(DecoderStats(index=0, peak_rss_bytes=30))
+    peaks.see(ConsumerStats(points=3, queued_bytes=0, retries=0, state="writing", peak_rss_bytes=20))
+    sums = totals(rows, 50.0, peaks)
+    assert (sums["videos"], sums["indexed"], sums["unchanged"], sums["failed"]) == (3, 1, 1, 1)
+    assert (sums["points"], sums["media_seconds"], sums["hours_per_hour"], sums["rtf"]) == (3, 100.0, 2.0, 0.5)
+    assert sums["peak_rss_bytes"] == {"supervisor": 0, "decoder": 30, "engine": 100, "consumer": 20}
+    assert (sums["oom_events"], sums["peak_device_bytes"], sums["device_busy_fraction"]) == (2, 7, 0.5)
+
+
+def test_a_run_of_nothing_divides_by_nothing() -> None:
+    sums = totals([], 0.0, Peaks())
+    assert (sums["hours_per_hour"], sums["rtf"], sums["device_busy_fraction"]) == (0.0, None, 0.0)
+
+
+def test_the_summary_names_every_video_that_is_not_whole() -> None:
+    partial = video_row(job(status="partial", gaps=[Gap(start_seconds=9, end_seconds=10, reason="corrupt: bits")]))
+    failed = failed_row("c.mp4", "empty-file", "the file is empty")
+    rows = [video_row(job()), partial, failed]
+    text = summary({"videos": rows, "totals": totals(rows, 10.0, Peaks())})
+    assert "3 videos: 1 indexed, 1 partial, 0 unchanged, 1 failed" in text
+    assert "c.mp4 - empty-file: the file is empty" in text
+    assert "gap 9.0-10.0 s: corrupt: bits" in text
+
+
+def test_many_gaps_are_shown_as_a_few_and_a_count() -> None:
+    gaps = [Gap(start_seconds=s, end_seconds=s + 1, reason="corrupt: x") for s in range(7)]
+    assert "[and 4 more gaps]" in row_line(video_row(job(gaps=gaps)))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(None, "-:--"), (0, "0:00"), (59.6, "1:00"), (3725, "1:02:05")])
+def test_clock(seconds: float | None, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_progress_weighs_tasks_by_their_length() -> None:
+    made = job(status=None, total_seconds=200.0, settled_seconds=50.0)
+    task = Task(1, made, lambda key: Probe(key=key, path=b"a"), "audio", 0.0, 100.0, done_seconds=50.0)
+    made.open_tasks[1] = task
+    assert share_done(made) == 0.5
+    assert media_progress([made], 30.0) == (80.0, 130.0)
+
+
+def test_rates_and_eta() -> None:
+    rates = Rates(started_seconds=100.0)
+    assert rates.eta_seconds(0.0, 50.0, 100.0) is None
+    assert rates.hours_per_hour(60.0, 110.0) == 6.0
+    assert rates.eta_seconds(60.0, 120.0, 110.0) == 10.0
+
+
+def test_plain_lines_say_what_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    observer = PlainObserver(stream)
+    observer.phase("loading models")
+    observer.finished(video_row(job(error=VideoError("decoder-died", "killed"), status="failed")))
+    peaks = Peaks()
+    peaks.see(ConsumerStats(points=0, queued_bytes=0, retries=1, state="waiting: 503", peak_rss_bytes=1))
+    for _ in range(3):
+        observer.tick(None, peaks, 0)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "loading models"
+    assert "decoder-died: killed" in lines[1]
+    assert lines[2:] == ["store waiting: 503"], "said once"
+
+
+def test_the_live_display_shows_videos_and_stages() -> None:
+    from engine.config import Config
+    from engine.tasks import Board
+
+    board = Board(Config(), None)
+    for number in range(10):
+        board.add(f"{number}.mp4".encode(), f"film {number}.mp4", 0.0)
+    peaks = Peaks()
+    peaks.see(engine_stats())
+    console = Console(file=io.StringIO(), width=100, record=True)
+    observer = LiveObserver(console)
+    observer.phase("indexing on cpu")
+    console.print(observer.render(board, peaks, 3, 1000.0))
+    text = console.export_text()
+    assert "indexing on cpu" in text
+    assert "film 0.mp4" in text
+    assert "opening" in text
+    assert "and 2 more" in text
+    assert "image 5 done, 3 queued" in text
+    assert "3 finished" in text
+
+
+def test_a_terminal_gets_the_live_display(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    settings = settings_for(tiny_models, tmp_path)
+    process = subprocess.Popen(
+        command(["ingest", str(sample_video)], settings),
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"},
+    )
+    os.close(slave)
+    shown = b""
+    while chunk := _read(master):
+        shown += chunk
+    os.close(master)
+    stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    text = shown.decode(errors="replace")
+    assert "hours/hour" in text
+    assert "sample.mp4" in text
+    assert "\x1b[31m" not in text, "NO_COLOR is respected"
+    assert "1 videos: 1 indexed" in stdout.decode()
+
+
+def _read(master: int) -> bytes:
+    try:
+        return os.read(master, 65536)
+    except OSError:  # the other side is closed
+        return b""
