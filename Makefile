@@ -10,9 +10,12 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input
-BENCHES := $(filter-out sample_% demo vad_quality,$(basename $(notdir $(shell grep -l __main__ benches/*.py))))
+BENCHES := embedders audio_cost store
+embedders := --image demo/models/tiny-clip --device cpu
+audio_cost := demo/bench.mp4 --hours 0.1 0.4
+store :=
 
-.PHONY: help setup demo test check bench clean distclean
+.PHONY: help setup demo test check bench $(BENCHES) clean distclean
 help:  ## this list
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
@@ -29,8 +32,15 @@ check: $(VENV)/.ready-dev  ## ruff and mypy --strict
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
-bench: $(VENV)/.ready  ## measure this machine
-	@for bench in $(BENCHES); do echo "--- benches/$$bench.py"; $(RUN) -m benches.$$bench; done
+bench: $(VENV)/.ready  ## measure this machine: embedders, sound and store, some minutes; each bench has its --help
+	@mkdir -p demo
+	@$(RUN) run.py models tiny demo/models --json >demo/models.json
+	@$(RUN) -m benches.sample_video demo/bench.mp4
+	@$(MAKE) $(BENCHES)
+
+$(BENCHES): %:
+	@echo "--- python -m benches.$* $($*)"
+	@$(RUN) -m benches.$* $($*)
 
 clean:  ## remove what demo, test and check made
 	@rm -rf demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
