@@ -88,6 +88,18 @@ def test_setup_that_failed_is_done_again(tree: Path) -> None:
 
 
 @needs_make
+def test_a_broken_venv_is_made_anew(tree: Path) -> None:
+    broken = tree / ".venv" / "bin" / "python"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("#!/nonexistent/python3\n", "utf-8")
+    broken.chmod(0o755)
+    done = make(tree, "setup")
+    assert done.returncode == 0, done.stderr
+    assert "Creating .venv" in done.stdout
+    assert "Creating .venv" not in make(tree, "test").stdout
+
+
+@needs_make
 def test_test_installs_the_tools_and_passes_the_exit_code_on(tree: Path) -> None:
     assert make(tree, "test", 'ARGS=-k "one or two"').returncode == 0
     assert (tree / ".venv" / "dev.txt").read_text().splitlines()[0].startswith("ruff==")
