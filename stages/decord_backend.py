@@ -88,7 +88,7 @@ def decode_span(job: Job) -> Iterator[Sample]:
 
 def _decode_gops(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator[Sample]:
     builder, watch = GopBuilder(), Watch(job)
-    damages: list[tuple[int, str]] = []  # the sampler hears of them in the order of time: behind the GOP in hand
+    damages: list[tuple[int, str]] = []  # the sampler hears of each behind the GOP in which it is
     for packet in packets(job, source):
         seen = watch.look(packet)
         if seen.damage is not None:
@@ -98,16 +98,16 @@ def _decode_gops(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator[Sam
             gops += builder.add(Held(bytes(packet), bool(packet.is_keyframe), seen.time_us, seen.duration_us))
         for gop in gops:
             yield from _samples(job, gop)
-            yield from _tell(job, damages)
+            yield from _tell(job, damages, gop.end_us)
     for gop in builder.finish():
         yield from _samples(job, gop)
-    yield from _tell(job, damages)
+        yield from _tell(job, damages, gop.end_us)
+    yield from _tell(job, damages, None)
 
 
-def _tell(job: Job, damages: list[tuple[int, str]]) -> Iterator[Sample]:
-    for time_us, reason in damages:
-        yield from job.sampler.damage(time_us, reason)
-    damages.clear()
+def _tell(job: Job, damages: list[tuple[int, str]], before_us: int | None) -> Iterator[Sample]:
+    while damages and (before_us is None or damages[0][0] < before_us):
+        yield from job.sampler.damage(*damages.pop(0))
 
 
 class GopBuilder:
