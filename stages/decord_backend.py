@@ -5,6 +5,8 @@ the packets of a GOP are put into a small file in memory; decord reads that. Tim
 picture that decord cannot decode costs the rest of its GOP.
 """
 
+import contextlib
+import copy
 import functools
 import io
 from collections.abc import Iterator
@@ -19,7 +21,8 @@ from numpy.typing import NDArray
 from stages.demux import Job, Watch, needs_primer, packets, position
 from stages.errors import MediaError
 from stages.picture import Orientation, centre_crop
-from stages.sampling import BadPictureError, Picture, Sample
+from stages.sampling import BadPictureError, Picture, Render, Sample
+from transport.messages import FrameFormat
 
 # What decord 0.6's FFmpeg of 2018 reads: tests/test_video.py tries each.
 DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
@@ -30,6 +33,7 @@ MAX_GOP_FRAMES = 1200
 MAX_GOP_BYTES = 32 << 20
 _NOT_IN_MOV = ("vp8", "vp9")  # AVI takes them; it could not take streams with B-frames, which these never have
 _SKIPPABLE = ("h264", "hevc", "vp8", "vp9")  # with B-frames of the others, decord's skip_frames lands elsewhere
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 _USE_PYAV = 'set decode.backend = "pyav"'
 
 
@@ -129,8 +133,8 @@ class GopBuilder:
         self._bytes += len(held.data)
         if self._next or (held.key and self._gop):
             self._next.append(held)
-        elif self._gop or held.key:
-            self._gop.append(held)
+        elif held.key or (self._gop and held.time_us >= self._gop[0].time_us):
+            self._gop.append(held)  # but for leading pictures of the first key frame: the GOP before them is not here
         self._check()
 
     def finish(self) -> Iterator[Gop]:
@@ -159,77 +163,117 @@ class GopBuilder:
 
 def _samples(job: Job, gop: Gop) -> Iterator[Sample]:
     """The samples of one GOP. decord is only asked when there are any."""
-    reader = _Reader(job, gop)
+    wanted = _wanted(job, gop)
+    pictures = _read(job, gop, wanted) if wanted else {}
+    for _, held in gop.shown():
+        yield from job.sampler.picture(_picture(held, functools.partial(_pick, pictures, held.time_us)))
+
+
+def _picture(held: Held, render: Render) -> Picture:
+    return Picture(held.time_us, held.duration_us, held.key, render)
+
+
+def _pick(pictures: dict[int, NDArray[np.uint8]], time_us: int) -> NDArray[np.uint8]:
+    if time_us not in pictures:
+        raise BadPictureError("corrupt: decord could not decode the GOP")
+    return pictures[time_us]
+
+
+def _wanted(job: Job, gop: Gop) -> set[int]:
+    """Times of the pictures that the sampler will ask for: tried on a copy of it."""
+    sampler, wanted = copy.copy(job.sampler), set[int]()
+
+    def note(time_us: int) -> NDArray[np.uint8]:
+        wanted.add(time_us)
+        return _NO_PIXELS
+
+    for _, held in gop.shown():
+        for _ in sampler.picture(_picture(held, functools.partial(note, held.time_us))):
+            pass
+    frame_bytes = 3 * job.make.frame_format.width * job.make.frame_format.height
+    if len(wanted) * frame_bytes > MAX_GOP_BYTES:
+        raise MediaError("gop-too-large", f"{len(wanted)} samples in a GOP are too many for decord: {_USE_PYAV}")
+    return wanted
+
+
+def _read(job: Job, gop: Gop, wanted: set[int]) -> dict[int, NDArray[np.uint8]]:
+    """Wanted pictures of a GOP, by their time: uint8 RGB [height, width, 3]. Those that cannot be decoded are left out.
+
+    When decord fails, somewhere, PyAV tells how far the GOP is good, and decord is given that part.
+    """
+    import decord  # only here: it brings a second FFmpeg into the process
+
+    failures = (decord.DECORDError, StopIteration, av.FFmpegError, IndexError)
+    try:
+        return _decode(job, gop, wanted)
+    except failures:
+        part = _good_part(job, gop)
+    try:
+        return _decode(job, part, wanted)
+    except failures:
+        return {}
+
+
+def _good_part(job: Job, gop: Gop) -> Gop:
+    """The packets of a GOP before the first at which PyAV finds damage."""
+    context, count = job.stream.codec_context, 0
+    with contextlib.suppress(av.FFmpegError):
+        for held in gop.packets:
+            if any(frame.is_corrupt for frame in context.decode(av.Packet(held.data))):
+                break
+            count += 1
+    context.flush_buffers()
+    return Gop(gop.packets[:count], gop.end_us)
+
+
+def _decode(job: Job, gop: Gop, wanted: set[int]) -> dict[int, NDArray[np.uint8]]:
+    """Decode a GOP to its end, for only there it is certain that decord met no damage in it."""
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    width, height = _upright_size(job, gop)
+    file = remux(gop, job.stream)
+    reader = decord.VideoReader(file, ctx=decord.cpu(0), width=width, height=height, num_threads=job.options.threads)
+    skippable = job.stream.codec_context.codec.canonical_name in _SKIPPABLE
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    position = 0
     for number, held in gop.shown():
-        render = functools.partial(reader.pixels, number)
-        yield from job.sampler.picture(Picture(held.time_us, held.duration_us, held.key, render))
+        if held.time_us in wanted:
+            _skip(reader, number - position, skippable)
+            pictures[held.time_us] = _cropped(reader.next().asnumpy(), job.make.frame_format)
+            position = number + 1
+    _skip(reader, len(gop.packets) - 1 - position, skippable)
+    if position < len(gop.packets):
+        reader.next()
+    return pictures
 
 
-class _Reader:
-    """Pictures of one GOP, in ascending order of their numbers."""
+def _cropped(picture: NDArray[np.uint8], frame_format: FrameFormat) -> NDArray[np.uint8]:
+    """decord tells the channels by the bytes of a row, padding and all: narrow pictures seem to have four."""
+    height, width, _ = picture.shape
+    rgb = picture.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
+    return centre_crop(rgb, frame_format.width, frame_format.height)
 
-    def __init__(self, job: Job, gop: Gop) -> None:
-        self._job = job
-        self._gop = gop
-        self._video: Any = None  # decord.VideoReader
-        self._position = 0
-        self._failed = False
 
-    def pixels(self, number: int) -> NDArray[np.uint8]:
-        """Pixels of a picture: uint8 RGB [height, width, 3].
+def _skip(reader: Any, count: int, skippable: bool) -> None:
+    if skippable and count > 0:
+        reader.skip_frames(count)  # twice as fast as next, for nothing is scaled and copied
+        return
+    for _ in range(count):
+        reader.next()
 
-        Raises:
-            BadPictureError: decord cannot decode it, or failed before in this GOP.
-        """
-        import decord  # only here: it brings a second FFmpeg into the process
 
-        if self._failed:
-            raise BadPictureError("corrupt: an earlier frame of the GOP could not be decoded by decord")
-        try:
-            picture = self._read(number)
-        except (decord.DECORDError, StopIteration, av.FFmpegError, AssertionError) as error:
-            self._failed = True
-            self._video = None
-            raise BadPictureError("corrupt: decord could not decode the GOP") from error
-        return centre_crop(picture, self._job.make.frame_format.width, self._job.make.frame_format.height)
-
-    def _read(self, number: int) -> NDArray[np.uint8]:
-        if self._video is None:
-            self._video = self._open()
-        if number > self._position:
-            self._skip(number - self._position)
-        self._position = number + 1
-        pixels: NDArray[np.uint8] = self._video.next().asnumpy()
-        return pixels
-
-    def _skip(self, count: int) -> None:
-        if self._job.stream.codec_context.codec.canonical_name in _SKIPPABLE:
-            self._video.skip_frames(count)  # twice as fast as next, for nothing is scaled and copied
-            return
-        for _ in range(count):
-            self._video.next()
-
-    def _open(self) -> Any:
-        import decord
-
-        decord.logging.set_level(decord.logging.QUIET)
-        width, height = self._upright_size()
-        file = remux(self._gop, self._job.stream)
-        return decord.VideoReader(
-            file, ctx=decord.cpu(0), width=width, height=height, num_threads=self._job.options.threads
-        )
-
-    def _upright_size(self) -> tuple[int, int]:
-        """Width and height of the scaled pictures. Only a decoded one tells how it lies: PyAV decodes the key frame."""
-        context = self._job.stream.codec_context
-        frames = [*context.decode(av.Packet(self._gop.packets[0].data)), *context.decode(None)]
-        context.flush_buffers()
-        if not frames:
-            raise BadPictureError("corrupt: the key frame of the GOP cannot be decoded")
-        how, (width, height) = self._job.make.layout(frames[0])
-        if how.mirrored or (how != Orientation() and _container(self._job.stream) == "avi"):
-            raise MediaError("codec-not-allowed", f"decord cannot turn or mirror this video: {_USE_PYAV}")
-        return (height, width) if how.transpose else (width, height)  # decord turns it, by the matrix in the file
+def _upright_size(job: Job, gop: Gop) -> tuple[int, int]:
+    """Width and height of the scaled pictures. Only a decoded one tells how it lies: PyAV decodes the key frame."""
+    context = job.stream.codec_context
+    frames = [*context.decode(av.Packet(gop.packets[0].data)), *context.decode(None)]
+    context.flush_buffers()
+    if not frames:
+        raise StopIteration("the key frame gives no picture")
+    how, (width, height) = job.make.layout(frames[0])
+    if how.mirrored or (how != Orientation() and _container(job.stream) == "avi"):
+        raise MediaError("codec-not-allowed", f"decord cannot turn or mirror this video: {_USE_PYAV}")
+    return (height, width) if how.transpose else (width, height)  # decord turns it, by the matrix in the file
 
 
 def _container(stream: Any) -> str:

@@ -92,13 +92,14 @@ class Watch:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._constant_rate = job.container.format.name in _CONSTANT_RATE
-        self._continuity = Continuity(job.average_fps, self._constant_rate)
+        listed = job.container.format.name.startswith("mov")  # every packet is in its index: none can go unnoticed
+        self._continuity = None if listed else Continuity(job.average_fps, self._constant_rate)
 
     def look(self, packet: "av.packet.Packet") -> Seen:
         """Take the next packet."""
         time_us, duration_us = packet_us(self._job, packet), self._job.clock.length_us(packet.duration)
         self._job.sampler.packet(time_us, duration_us, bool(packet.is_keyframe))
-        lost_us = self._continuity.pause(time_us, duration_us)
+        lost_us = self._continuity.pause(time_us, duration_us) if self._continuity is not None else None
         if packet.is_corrupt:
             return Seen(time_us, duration_us, (time_us, "corrupt: the container marks a damaged packet"), True)
         if lost_us is not None:

@@ -39,7 +39,7 @@ AUDIO_CODECS: frozenset[str] = frozenset({
     "pcm_s16be_planar", "pcm_s24le_planar", "pcm_s32le_planar",
 })
 
-CAPTION_CODECS: frozenset[str] = frozenset({"subrip", "webvtt", "ass", "ssa", "mov_text", "text"})  # text, not pictures
+CAPTION_CODECS: frozenset[str] = frozenset({"subrip", "webvtt", "ass", "mov_text", "text"})  # text, not pictures
 # fmt: on
 
 _HARDWARE = ("_cuvid", "_qsv", "_amf", "_v4l2m2m", "_mediacodec", "_videotoolbox")

@@ -129,7 +129,7 @@ class FpsSampler:
 
     def packet(self, time_us: int, duration_us: int, key: bool) -> None:
         del key
-        cell = self._grid.cell_of(time_us)
+        cell = self._grid.cell_of(max(0, time_us))
         if not self._span.is_over(time_us):
             self._packets_end_us = max(self._packets_end_us, time_us + duration_us)
         if self._span.holds(time_us) and cell > self._last:
@@ -141,7 +141,7 @@ class FpsSampler:
         yield from ()
 
     def picture(self, picture: Picture) -> Iterator[Sample]:
-        cell = self._grid.cell_of(picture.time_us)
+        cell = self._grid.cell_of(max(0, picture.time_us))
         if not self._span.holds(picture.time_us):
             return
         self._covered_us = max(self._covered_us, picture.time_us + picture.duration_us)
@@ -174,7 +174,7 @@ class FpsSampler:
         from_us = max(from_us, self._span.start_us)
         expected_us = self._span.expected_end_us
         if end_of_file and expected_us is not None and expected_us - self._packets_end_us > self._grid.sliver_us():
-            yield from _tail(from_us, expected_us, truncated(self._packets_end_us, expected_us), self._grid.sliver_us())
+            yield from _tail(from_us, expected_us, truncated(self._packets_end_us, expected_us), 0)
         elif missing:
             end_us = self._packets_end_us if expected_us is None else expected_us
             yield from _tail(from_us, end_us, self._reason or NO_PICTURE, 0 if self._reason else self._grid.sliver_us())

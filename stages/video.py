@@ -221,10 +221,9 @@ def _decode(
         if stamp is None:
             continue  # its cell stays without a picture, which the sampler reports
         frame_us = job.clock.us(stamp)
-        if health.admits(frame_us, frame.key_frame, frame.is_corrupt):
+        key = frame.key_frame or job.options.sampling == "keyframes"  # some decoders do not tell; the container did
+        if health.admits(frame_us, key, frame.is_corrupt):
             render = functools.partial(job.make, frame)
-            yield from job.sampler.picture(
-                Picture(frame_us, job.clock.length_us(frame.duration), frame.key_frame, render)
-            )
+            yield from job.sampler.picture(Picture(frame_us, job.clock.length_us(frame.duration), key, render))
         elif frame.is_corrupt:
             yield from job.sampler.damage(frame_us, "corrupt: the decoder marks a damaged picture")

@@ -80,6 +80,7 @@ def make_video(
     videos: int = 1,
     default_video: int | None = None,
     colour: tuple[int, int] | None = None,
+    live: bool = False,
 ) -> Path:
     """Write a video of numbered frames; the container follows the file's ending, or `format`.
 
@@ -91,9 +92,10 @@ def make_video(
         captions: (start, end, text) of a SubRip track; Matroska only.
         videos: number of equal video streams; `default_video` is the index of the one that is marked as default.
         colour: AVColorSpace and AVColorRange to be written.
+        live: as a stream is written: no duration, no index; Matroska only.
     """
     shown = list(times) if times is not None else [number / fps for number in range(math.ceil(seconds * fps))]
-    with av.open(str(path), "w", format=format) as output:
+    with av.open(str(path), "w", format=format, options={"live": "1"} if live else {}) as output:
         streams = [_add_video(output, codec, fps, width, height, gop, b_frames, pix_fmt) for _ in range(videos)]
         for index, stream in enumerate(streams):
             context = stream.codec_context
