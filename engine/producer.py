@@ -1,5 +1,6 @@
 """The decoder process: one task at a time, its items sent to the engine as its byte credit allows."""
 
+import gc
 import os
 import time
 from bisect import bisect_left
@@ -91,6 +92,7 @@ class Decoder:
             self._control.send(TaskFailed(key=self._key, code=error.code, message=error.message))
         except DrainingError:
             self._control.send(TaskFailed(key=self._key, code="drained", message="stopped before its end"))
+        _collect_garbage()
         self._control.send(DecoderStats(index=self._spec.index, peak_rss_bytes=peak_rss_bytes()))
 
     def _run_task(self, message: Message) -> None:
@@ -252,6 +254,17 @@ class Decoder:
         received = self._control.receive(0)
         if received is not None and isinstance(received.message, Drain):
             self._draining = True
+
+
+def _collect_garbage() -> None:
+    """Free what the task left behind.
+
+    PyAV's containers, streams and codecs refer to each other, so that a decoder's buffers (0.4 MB at 360p, for each span)
+    stay until the collector comes by, which it seldom does. What is alive between tasks are modules: frozen, they
+    are not looked at again, and a collection takes microseconds instead of 70 ms.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:

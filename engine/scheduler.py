@@ -15,6 +15,15 @@ from typing import Generic, NamedTuple, TypeVar
 ItemT = TypeVar("ItemT")
 
 
+def batch_size(waiting: int, max_batch: int) -> int:
+    """How many of the waiting items go: a full batch, else the largest power of two.
+
+    Few sizes, because libraries keep memory and compiled kernels for each shape that they have seen: with any size from
+    1 to 32 the speaker model on a CPU grew to 780 MB, with powers of two to 540 (and took a third of the time).
+    """
+    return max_batch if waiting >= max_batch else 1 << (waiting.bit_length() - 1)
+
+
 class Queued(NamedTuple, Generic[ItemT]):
     """An item as it waits."""
 
@@ -100,7 +109,7 @@ class Scheduler(Generic[ItemT]):
 
     def _take(self, key: tuple[str, int]) -> Batch[ItemT]:
         lane = self._lanes[key]
-        taken = [lane.items.popleft() for _ in range(min(len(lane.items), self.max_batch[lane.role]))]
+        taken = [lane.items.popleft() for _ in range(batch_size(len(lane.items), self.max_batch[lane.role]))]
         if not lane.items:
             del self._lanes[key]  # lengths are many over the months; empty lanes must not pile up
         self._bytes[lane.role] -= sum(queued.host_bytes for queued in taken)

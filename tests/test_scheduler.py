@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.scheduler import Scheduler
+from engine.scheduler import Scheduler, batch_size
 
 ROLES = ("image", "speech", "voice")
 LIMITS = {"image": 4, "speech": 2, "voice": 3}
@@ -125,3 +125,10 @@ def test_the_end_of_the_stream_sends_what_there_is() -> None:
 def test_a_batch_of_no_items_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one item"):
         Scheduler({"image": 0}, 1.0, 1.0)
+
+
+@given(st.integers(1, 1000), st.integers(1, 100))
+def test_batches_are_of_few_sizes(waiting: int, max_batch: int) -> None:
+    size = batch_size(waiting, max_batch)
+    assert 1 <= size <= min(waiting, max_batch)
+    assert size == max_batch or (size & (size - 1) == 0 and 2 * size > waiting)
