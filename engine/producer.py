@@ -259,9 +259,9 @@ class Decoder:
 def _collect_garbage() -> None:
     """Free what the task left behind.
 
-    PyAV's containers, streams and codecs refer to each other, so that a decoder's buffers (0.4 MB at 360p, for each span)
-    stay until the collector comes by, which it seldom does. What is alive between tasks are modules: frozen, they
-    are not looked at again, and a collection takes microseconds instead of 70 ms.
+    PyAV's containers, streams and codecs refer to each other, so that a codec's buffers (0.4 MB at 360p, for each span)
+    stay until the collector comes by, which it seldom does. What is alive between tasks are modules: frozen, they are
+    not looked at again, and a collection takes microseconds instead of 70 ms.
     """
     gc.collect()
     gc.freeze()

@@ -23,7 +23,6 @@ from stages.errors import SluiceError
 from transport.messages import Hello, Message
 from transport.sockets import Channel
 
-
 M_MMAP_THRESHOLD = -3  # malloc.h
 LARGE_BLOCK_BYTES = 4 * 1024 * 1024  # at 1 MiB page faults cost a quarter of the CPU time of small batches
 
