@@ -25,9 +25,9 @@ def ingest(config: Config, paths: Sequence[bytes], report_file: Path | None, as_
     with observer_for(sys.stderr) as observer:
         supervisor = Supervisor(config, observer, debug)
         report = supervisor.run(find_files(paths, config.run.extensions))
+    print(json.dumps(report, ensure_ascii=False) if as_json else summary(report))
     if report_file is not None:
         _write(report_file, report)
-    print(json.dumps(report, ensure_ascii=False) if as_json else summary(report))
     if supervisor.interrupted:
         return ExitCode.INTERRUPTED
     return ExitCode.SOME_FAILED if any(row["error"] for row in report["videos"]) else ExitCode.OK
@@ -59,5 +59,8 @@ def _check_writable(file: Path) -> None:
 def _write(file: Path, report: dict[str, Any]) -> None:
     """Whole or not at all: a reader never sees half a report."""
     partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    partial.replace(file)
+    try:
+        partial.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise ConfigError("bad-report", f"--report {file}: {error.strerror}; the videos are indexed") from error

@@ -41,6 +41,7 @@ class Ledger:
             StartError: it cannot be opened, is damaged, or is from a newer version.
         """
         self._fingerprint = fingerprint
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, isolation_level=None)
@@ -59,9 +60,15 @@ class Ledger:
         if version == 0:
             self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
 
+    def _run(self, statement: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.Error as error:  # a full disk, most likely; what was written before stands
+            raise StartError("ledger", f"ledger {self._path}: {error}; make room there and run again") from error
+
     def known_file(self, path: bytes, stat: os.stat_result) -> str | None:
         """The content hash of a file that has not changed since it was hashed."""
-        row = self._connection.execute(
+        row = self._run(
             "SELECT video_id FROM files "
             "WHERE path = ? AND device = ? AND inode = ? AND size_bytes = ? AND mtime_ns = ?",
             (path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns),
@@ -70,21 +77,21 @@ class Ledger:
 
     def known_video(self, video_id: str) -> dict[str, Any] | None:
         """Its row of the report from when it was indexed with the present settings."""
-        row = self._connection.execute(
+        row = self._run(
             "SELECT report FROM videos WHERE video_id = ? AND fingerprint = ?", (video_id, self._fingerprint)
         ).fetchone()
         return dict(json.loads(row[0])) if row else None
 
     def record_video(self, video_id: str, path: bytes, report: dict[str, Any]) -> None:
         """A video is indexed. Call it only when all its points are durable."""
-        self._connection.execute(
+        self._run(
             "INSERT OR REPLACE INTO videos (video_id, fingerprint, path, report) VALUES (?, ?, ?, ?)",
             (video_id, self._fingerprint, path, json.dumps(report)),
         )
 
     def record_file(self, path: bytes, stat: os.stat_result, video_id: str) -> None:
         """Remember the hash of a file."""
-        self._connection.execute(
+        self._run(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
             (path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, video_id),
         )

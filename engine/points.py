@@ -52,24 +52,27 @@ def speech_payload(segment: TextSegment, transcript: Transcript, window_start_se
     }
 
 
-def _made_by(job: Job, models: Mapping[str, Model]) -> str:
-    """Every model that had a part in the point: other models give other points."""
-    label = models[job.role].info.label
+def _text_by(job: Job, models: Mapping[str, Model]) -> str | None:
+    """Who wrote the words of a text: the speech model, or people; None for other points."""
     if job.role != "text":
-        return label
-    return f"{'captions' if isinstance(job.source, Caption) else models['speech'].info.label} + {label}"
+        return None
+    return "captions" if isinstance(job.source, Caption) else models["speech"].info.label
 
 
 def _id_of(job: Job, models: Mapping[str, Model]) -> str:
-    return point_id(job.attempt.start.video_id, job.role, _made_by(job, models), job.position)
+    """Every model that had a part in the point is in its id: other models give other points."""
+    makers = [_text_by(job, models), models[job.role].info.label]
+    return point_id(job.attempt.start.video_id, job.role, " + ".join(filter(None, makers)), job.position)
 
 
 def _payload_of(job: Job, models: Mapping[str, Model]) -> dict[str, Any]:
+    text_by = _text_by(job, models)
     return {
         "video_id": job.attempt.start.video_id,
         "path": job.attempt.start.shown_path,
         "start_seconds": round(job.start_seconds, 6),
         "end_seconds": round(job.end_seconds, 6),
-        "model": _made_by(job, models),
+        "model": models[job.role].info.label,
+        **({"text_by": text_by} if text_by is not None else {}),
         **job.payload,
     }

@@ -5,13 +5,14 @@ nearest. Runs in the process that calls it, with the models' text sides only.
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from engine.config import Config
 from engine.errors import ConfigError
+from stages.base import Identity, Role, Vector
 from stages.qdrant import open_store
 from stages.registry import identify, resolve
-from stages.store import FRAMES, SPEECH, VOICES, Filter, Hit
+from stages.store import FRAMES, SPEECH, VOICES, Filter, Hit, Store
 
 KIND_OF = {"frames": "frame", "speech": "speech"}
 
@@ -24,7 +25,8 @@ def search(
     within: frames | speech | all. hybrid: also match words (BM25), fused by rank; its scores are no cosines.
 
     Returns:
-        {"query", "hits": [{"score", "kind", "video_id", "path", "start_seconds", "end_seconds", "text", "speaker"}]}
+        {"query", "hits": [{"score", "kind", "video_id", "path", "start_seconds", "end_seconds", "text", "source",
+        "speaker"}]}
 
     Raises:
         SluiceError: a model or the store cannot be had.
@@ -32,16 +34,42 @@ def search(
     store = open_store(config.store, os.environ.get(config.store.api_key_env), read_only=True)
     try:
         hits: list[Hit] = []
-        only = Filter(speaker=speaker) if speaker is not None else None
-        if within in ("frames", "all") and _is_on(config, "image", within) and store.count("frames"):
-            hits += store.search("frames", "image", _image_query(config, query), limit, only)
-        if within in ("speech", "all") and _is_on(config, "text", within) and store.count("speech"):
-            text = query if hybrid else None
-            hits += store.search("speech", "text", _text_query(config, query), limit, only, text=text)
+        if within in ("frames", "all") and _is_on(config, "image", within):
+            hits += _hits(store, config, FRAMES, "image", query, limit, speaker)
+        if within in ("speech", "all") and _is_on(config, "text", within):
+            hits += _hits(store, config, SPEECH, "text", query, limit, speaker, query if hybrid else None)
     finally:
         store.close()
     # Scores of two models are on two scales: all shows the kinds one after the other, each in its own order.
     return {"query": query, "hits": [_shown_hit(hit) for hit in hits]}
+
+
+def _hits(
+    store: Store,
+    config: Config,
+    collection: str,
+    role: Role,
+    query: str,
+    limit: int,
+    speaker: str | None,
+    words: str | None = None,
+) -> list[Hit]:
+    """The nearest points that the same model made: vectors of two models cannot be compared."""
+    if not store.count(collection):
+        return []
+    source: str = getattr(config.models, role)
+    path = resolve(role, source, Path(config.models.directory))
+    identity = identify(role, source, path)
+    label = identity.info(role, 0).label
+    if not store.count(collection, Filter(model=label)):
+        made_by = next(store.scroll(collection, False)).payload["model"]
+        raise ConfigError(
+            "other-model",
+            f"the {collection} in the store were made by {made_by}, and models.{role} is {label}: "
+            "set it to what made them, or ingest again with this one",
+        )
+    vector = _QUERY_VECTOR[role](path, identity, query)
+    return store.search(collection, role, vector, limit, Filter(model=label, speaker=speaker), text=words)
 
 
 def _is_on(config: Config, role: str, within: str) -> bool:
@@ -51,21 +79,20 @@ def _is_on(config: Config, role: str, within: str) -> bool:
     return on
 
 
-def _image_query(config: Config, query: str) -> Any:
+def _image_query(path: Path, identity: Identity, query: str) -> Vector:
     from stages.image_model import ImageModel
 
-    path = resolve("image", config.models.image, Path(config.models.directory))
-    identity = identify("image", config.models.image, path)
     model = ImageModel.load(path, identity, device="cpu", dtype="float32", towers="text")
-    return model.embed_texts([query])[0]
+    return cast(Vector, model.embed_texts([query])[0])
 
 
-def _text_query(config: Config, query: str) -> Any:
+def _text_query(path: Path, identity: Identity, query: str) -> Vector:
     from stages.text_model import TextModel
 
-    path = resolve("text", config.models.text, Path(config.models.directory))
-    identity = identify("text", config.models.text, path)
-    return TextModel.load(path, identity, device="cpu", dtype="float32").embed_queries([query])[0]
+    return cast(Vector, TextModel.load(path, identity, device="cpu", dtype="float32").embed_queries([query])[0])
+
+
+_QUERY_VECTOR = {"image": _image_query, "text": _text_query}
 
 
 def _shown_hit(hit: Hit) -> dict[str, Any]:
@@ -78,6 +105,7 @@ def _shown_hit(hit: Hit) -> dict[str, Any]:
         "start_seconds": facts["start_seconds"],
         "end_seconds": facts["end_seconds"],
         "text": facts.get("text"),
+        "source": facts.get("source"),
         "speaker": facts.get("speaker"),
     }
 

@@ -131,9 +131,10 @@ class Supervisor:
         self._observer.phase("loading models")
         ready = fleet.make_ready(self._tick)
         self._board = Board(self._config, ready.frame_format, self._ledger.known_video)
-        untrained = [info.name for info in ready.models if info.untrained]
-        note = f"; untrained, so their vectors mean nothing: {', '.join(untrained)}" if untrained else ""
-        self._observer.phase(f"indexing on {ready.device} with {len(fleet.decoders)} decoders{note}")
+        count = len(fleet.decoders)
+        untrained = ", ".join(info.role for info in ready.models if info.untrained)
+        note = f" (UNTRAINED: {untrained})" if untrained else ""
+        self._observer.phase(f"indexing on {ready.device}, {count} decoder{'s' * (count > 1)}{note}")
 
     def _loop(self, fleet: Fleet, board: Board, files: Iterator[Found]) -> None:
         stopped = False

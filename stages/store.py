@@ -19,7 +19,7 @@ FRAMES = "frames"
 SPEECH = "speech"
 VOICES = "voices"
 SPARSE_VECTOR = "bm25"
-KEYWORD_FIELDS = ("video_id", "speaker", "language")  # payload fields with a keyword index
+KEYWORD_FIELDS = ("video_id", "model", "speaker", "language")  # payload fields with a keyword index
 FLOAT_FIELDS = ("start_seconds",)  # payload fields with a float index
 _ROLES = {"image": "models.image", "text": "models.text", "voice": "models.voice"}  # vector name: the setting behind it
 
@@ -48,7 +48,7 @@ class CollectionSpec:
 
 def frames_spec(dimension: int) -> CollectionSpec:
     """Frame vectors. No speaker and no language, so no index for them."""
-    return CollectionSpec(FRAMES, {"image": dimension}, keywords=("video_id",))
+    return CollectionSpec(FRAMES, {"image": dimension}, keywords=("video_id", "model"))
 
 
 def speech_spec(dimension: int) -> CollectionSpec:
@@ -58,7 +58,7 @@ def speech_spec(dimension: int) -> CollectionSpec:
 
 def voices_spec(dimension: int) -> CollectionSpec:
     """Voice windows."""
-    return CollectionSpec(VOICES, {"voice": dimension}, keywords=("video_id", "speaker"))
+    return CollectionSpec(VOICES, {"voice": dimension}, keywords=("video_id", "model", "speaker"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ class Filter:
     """Points that match every given condition. Nothing given matches every point."""
 
     video_id: str | None = None
+    model: str | None = None  # label of the model that made the vector
     speaker: str | None = None
     language: str | None = None
     from_seconds: float | None = None  # start_seconds >= from_seconds
@@ -103,7 +104,7 @@ class Filter:
 
     def keywords(self) -> dict[str, str]:
         """Payload field → the value that it must equal."""
-        values = {"video_id": self.video_id, "speaker": self.speaker, "language": self.language}
+        values = {"video_id": self.video_id, "model": self.model, "speaker": self.speaker, "language": self.language}
         return {name: value for name, value in values.items() if value is not None}
 
     def has_range(self) -> bool:

@@ -117,10 +117,31 @@ def test_search_finds_what_was_meant_and_when(library: Library) -> None:
     found = json.loads(done.stdout)
     assert found["query"] == "preparing a meal in the kitchen"
     hit = found["hits"][0]
-    assert set(hit) == {"score", "kind", "video_id", "path", "start_seconds", "end_seconds", "text", "speaker"}
+    assert set(hit) == {
+        "score",
+        "kind",
+        "video_id",
+        "path",
+        "start_seconds",
+        "end_seconds",
+        "text",
+        "speaker",
+        "source",
+    }
+    assert hit["source"] == "captions"
     assert hit["kind"] == "speech"
     assert any(word in hit["text"].lower() for word in ("onion", "soup", "bread", "butter", "oven", "pan"))
     assert [h["score"] for h in found["hits"]] == sorted((h["score"] for h in found["hits"]), reverse=True)
+
+
+def test_search_with_another_model_than_made_the_points_is_refused(library: Library, tiny_models: Any) -> None:
+    settings = [*library.settings, f"models.image={tiny_models['siglip']}"]
+    done = run_cli(["search", "a red ball", "--in", "frames"], settings)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("sluice: other-model:")
+    assert "tiny-clip" in line
+    assert "tiny-siglip" in line
 
 
 def test_search_of_everything_gives_both_kinds_within_the_limit(library: Library) -> None:

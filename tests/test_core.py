@@ -144,6 +144,7 @@ def test_a_window_of_sound_becomes_texts_and_voices() -> None:
     assert speech[3]["start_seconds"] == 103.0
     assert speech[3]["words"][0] == {"start_seconds": 103.0, "end_seconds": 103.5, "text": "phrase"}
     assert speech[3]["source"] == "asr"
+    assert speech[3]["text_by"] == "fake-speech@0 (untrained)"
     assert speech[3]["language"] == "en"
     voices = payloads_of(points, "voices")
     assert min(payload["start_seconds"] for payload in voices) == 100.5
@@ -177,7 +178,8 @@ def test_captions_become_texts_that_say_so() -> None:
     (payload,) = payloads_of(points, "speech")
     assert payload["text"] == "Hello there"
     assert payload["source"] == "captions"
-    assert payload["model"].startswith("captions + ")
+    assert payload["text_by"] == "captions"
+    assert payload["model"] == "fake-text@0 (untrained)"
     assert harness.models["speech"].batches == []
     assert result.text_seconds == pytest.approx(2.0)
 
