@@ -15,11 +15,13 @@ embedders := --image demo/models/tiny-clip --device cpu
 audio_cost := demo/bench.mp4 --hours 0.1 0.4
 store :=
 
-.PHONY: help setup demo test check bench $(BENCHES) clean distclean
+.PHONY: help setup cuda demo test check bench $(BENCHES) clean distclean
 help:  ## this list
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 setup: $(VENV)/.ready  ## install the pinned packages into .venv; PYTHON=/path/to/python3 chooses the interpreter
+
+cuda: $(VENV)/.ready-cuda  ## on a machine with an NVIDIA GPU: cuBLAS 12 too, which the speech model needs there
 
 demo: $(VENV)/.ready  ## index a sample video and search it; VIDEO=path takes your own, QUERY="words" what to look for
 	@$(RUN) -m benches.demo
@@ -85,5 +87,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(call install,dev,ruff$(comma) mypy and pytest)
+
+$(VENV)/.ready-cuda: $(VENV)/.ready
+	$(call install,cuda,cuBLAS 12)
 
 comma := ,

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.base import Identity, Pcm, SpeechInput, TextSegment, Transcript
+from stages.cublas import preload_cublas
 from stages.errors import ModelError
 from stages.options import SpeechOptions
 from stages.phrases import phrase_span, split_phrases, trim_words
@@ -97,12 +98,14 @@ class SpeechModel:
         device: "cpu", "cuda" or "cuda:N". dtype: CTranslate2's compute_type, or "auto". cpu_threads: 0 leaves the
         number to CTranslate2.
         Raises ModelError: model-wrong-kind, model-load-failed when the files are damaged or do not belong together,
-        model-dtype when the device cannot compute in `dtype`, model-language when options.language is unknown to it.
+        model-dtype when the device cannot compute in `dtype`, model-library without cuBLAS on CUDA, model-language when options.language is unknown to it.
         RuntimeError of CTranslate2 when the device has no memory for it.
         """
         kind, index = split_device(device)
         compute_type = choose_compute_type(dtype, device, supported_compute_types(device))
         _check_tokenizer(path / "tokenizer.json")
+        if kind == "cuda":
+            preload_cublas()
         from faster_whisper import WhisperModel
 
         try:
