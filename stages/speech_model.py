@@ -98,7 +98,8 @@ class SpeechModel:
         device: "cpu", "cuda" or "cuda:N". dtype: CTranslate2's compute_type, or "auto". cpu_threads: 0 leaves the
         number to CTranslate2.
         Raises ModelError: model-wrong-kind, model-load-failed when the files are damaged or do not belong together,
-        model-dtype when the device cannot compute in `dtype`, model-library without cuBLAS on CUDA, model-language when options.language is unknown to it.
+        model-dtype when the device cannot compute in `dtype`, model-library without cuBLAS on CUDA,
+        model-language when options.language is unknown to it.
         RuntimeError of CTranslate2 when the device has no memory for it.
         """
         kind, index = split_device(device)
