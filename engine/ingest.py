@@ -37,7 +37,8 @@ def summary(report: dict[str, Any]) -> str:
     """The run in a few lines: totals, then every video that is not wholly indexed, with the reason."""
     totals = report["totals"]
     states = ", ".join(f"{totals[state]} {state}" for state in ("indexed", "partial", "unchanged", "failed"))
-    lines = [f"{totals['videos']} videos: {states}; {totals['points']} points written"]
+    count = f"{totals['videos']} video{'s' * (totals['videos'] != 1)}"
+    lines = [f"{count}: {states}; {totals['points']} points written"]
     if totals["media_seconds"]:
         lines.append(
             f"{clock(totals['media_seconds'])} of media in {clock(totals['wall_seconds'])}: "

@@ -170,7 +170,7 @@ def test_a_terminal_gets_the_live_display(sample_video: Path, tiny_models: Any, 
     assert "hours/hour" in text
     assert "sample.mp4" in text
     assert "\x1b[31m" not in text, "NO_COLOR is respected"
-    assert "1 videos: 1 indexed" in stdout.decode()
+    assert "1 video: 1 indexed" in stdout.decode()
 
 
 def _read(master: int) -> bytes:
