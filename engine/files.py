@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.tasks import VideoError
+from engine.videos import VideoError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """The decoder process: one task at a time, its items sent to the engine as its byte credit allows."""
 
 import gc
-import os
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from engine.worker import WorkerSpec, connect_control, peak_rss_bytes
 from stages.captions import CaptionCue, find_sidecars, read_captions
 from stages.errors import MediaError
-from stages.media import content_id, probe
+from stages.media import content_of, probe
 from stages.video import read_frames
 from stages.windows import SpeechWindow, read_speech_windows
 from transport.codec import cost_of, encode, spec_of
@@ -112,10 +111,13 @@ class Decoder:
 
     def _probe(self, task: Probe) -> Probed:
         media = probe(task.path, self._config.decode, find_sidecars(task.path))
-        before = os.stat(task.path)  # noqa: PTH116 - bytes, which Path does not take; before hashing: a later change then shows as another mtime
-        video_id = content_id(task.path, self._beat)
+        content = content_of(task.path, self._beat)
         return Probed(
-            key=task.key, video_id=video_id, size_bytes=before.st_size, mtime_ns=before.st_mtime_ns, media=media
+            key=task.key,
+            video_id=content.sha256,
+            size_bytes=content.size_bytes,
+            mtime_ns=content.mtime_ns,
+            media=media,
         )
 
     def _send_frames(self, task: DecodeFrames) -> None:

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.report import Peaks
-from engine.tasks import Board, VideoJob
+from engine.tasks import Board
+from engine.videos import VideoJob
 
 MAX_ROWS = 8  # videos shown at once
 PLAIN_SECONDS = 10.0  # between plain progress lines

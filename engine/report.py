@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from engine.tasks import VideoJob
-from transport.messages import ConsumerStats, DecoderStats, EngineStats
+from engine.videos import VideoJob
+from transport.messages import ConsumerStats, DecoderStats, EngineStats, Gap
 
 COLLECTION_COUNTS = (("frames", "frames"), ("speech", "speech_segments"), ("voices", "voice_segments"))
 
@@ -60,7 +60,7 @@ def video_row(job: VideoJob) -> dict[str, Any]:
     row["text_coverage"] = _coverage(job, "text_seconds", "speech_seconds")
     row["voice_coverage"] = _coverage(job, "voice_seconds", "voiced_seconds")
     row["speech_seconds"] = round(job.sums["speech_seconds"], 3) if job.heard else None
-    row["gaps"] = [msgspec.to_builtins(gap) for gap in sorted(job.gaps, key=lambda gap: gap.start_seconds)]
+    row["gaps"] = [msgspec.to_builtins(gap) for gap in joined(job.gaps)]
     row["failures"] = [msgspec.to_builtins(failure) for failure in job.failures]
     row["notes"] = list(job.notes)
     row["oom_events"] = int(job.sums["oom_events"])
@@ -71,6 +71,21 @@ def video_row(job: VideoJob) -> dict[str, Any]:
 def unchanged_row(known: dict[str, Any], shown_path: str) -> dict[str, Any]:
     """The row of a file whose content is indexed already: what was said of it then."""
     return {**known, "path": shown_path, "status": "unchanged", "wall_seconds": 0.0, "rtf": None}
+
+
+def joined(gaps: Sequence[Gap]) -> list[Gap]:
+    """In order of time; what the spans of a video each tell, is one gap where they meet for the same reason."""
+    whole: list[Gap] = []
+    by_reason: dict[str, int] = {}  # place in `whole` of the latest gap with this reason
+    for gap in sorted(gaps, key=lambda gap: gap.start_seconds):
+        place = by_reason.get(gap.reason)
+        if place is not None and gap.start_seconds <= whole[place].end_seconds:
+            end_seconds = max(whole[place].end_seconds, gap.end_seconds)
+            whole[place] = msgspec.structs.replace(whole[place], end_seconds=end_seconds)
+        else:
+            by_reason[gap.reason] = len(whole)
+            whole.append(gap)
+    return whole
 
 
 def _coverage(job: VideoJob, part: str, whole: str) -> float | None:

@@ -21,7 +21,8 @@ from engine.fleet import Fleet
 from engine.ledger import Ledger, fingerprint, ledger_path
 from engine.report import Peaks, failed_row, totals, unchanged_row, video_row
 from engine.rundir import endpoints_in, run_directory
-from engine.tasks import Board, VideoJob
+from engine.tasks import Board
+from engine.videos import VideoJob
 from stages.registry import configured, identify, resolve
 from stages.store_directory import StoreDirectory
 from transport.messages import (
@@ -180,11 +181,8 @@ class Supervisor:
         return known is not None
 
     def _known(self, path: bytes) -> dict[str, Any] | None:
-        try:
-            stat = os.stat(path)  # noqa: PTH116 - bytes
-        except OSError:
-            return None  # its probe will say what is wrong
-        video_id = self._ledger.known_file(path, stat)
+        stat = _stat(path)
+        video_id = self._ledger.known_file(path, stat) if stat is not None else None
         return self._ledger.known_video(video_id) if video_id is not None else None
 
     def _assign(self, fleet: Fleet, board: Board) -> None:
@@ -228,21 +226,20 @@ class Supervisor:
     def _take_finished(self, board: Board) -> None:
         while board.finished:
             job = board.finished.popleft()
+            stat = _stat(job.path)
+            if stat is not None and job.media is not None and (stat.st_size, stat.st_mtime_ns) != job.marks:
+                job.changed()
             row = video_row(job)
-            self._record(job, row)
+            self._record(job, stat, row)
             self._finish_row(row)
 
-    def _record(self, job: VideoJob, row: dict[str, Any]) -> None:
+    def _record(self, job: VideoJob, stat: os.stat_result | None, row: dict[str, Any]) -> None:
         """Into the ledger when its points are durable and trying again would give no more."""
         if job.video_id is None or job.error is not None:
             return
         if job.status in ("indexed", "partial"):
             self._ledger.record_video(job.video_id, job.path, row)
-        try:
-            stat = os.stat(job.path)  # noqa: PTH116 - bytes
-        except OSError:
-            return  # it vanished after it was read; its content is indexed all the same
-        if (stat.st_size, stat.st_mtime_ns) == (job.size_bytes, job.mtime_ns):
+        if stat is not None:  # else it vanished after it was read; its content is indexed all the same
             self._ledger.record_file(job.path, stat, job.video_id)
 
     def _finish_row(self, row: dict[str, Any]) -> None:
@@ -280,3 +277,11 @@ class Supervisor:
 
     def _tick(self) -> None:
         self._observer.tick(self._board, self._peaks, len(self._rows))
+
+
+def _stat(path: bytes) -> os.stat_result | None:
+    """None: it cannot be had, and whoever opens the file next will say why."""
+    try:
+        return os.stat(path)  # noqa: PTH116 - bytes, which Path does not take
+    except OSError:
+        return None

@@ -6,9 +6,9 @@ is finished when every task is durable or given up. A task whose decoder dies is
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from engine.config import Config
+from engine.videos import Task, VideoError, VideoJob
 from stages.captions import choose_track
 from stages.video import plan_spans
 from transport.messages import (
@@ -18,7 +18,6 @@ from transport.messages import (
     DecodeFrames,
     FrameFormat,
     Gap,
-    ItemFailure,
     MediaInfo,
     Message,
     Probe,
@@ -26,68 +25,6 @@ from transport.messages import (
     TaskKey,
     TaskResult,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class VideoError:
-    """Why a video, or a part of it, is not in the index."""
-
-    code: str
-    message: str
-
-
-@dataclass(slots=True)
-class Task:
-    """One task of one video; `make` builds its message for an attempt."""
-
-    task_id: int
-    job: "VideoJob"
-    make: Callable[[TaskKey], Message]
-    kind: str  # probe | frames | audio
-    start_seconds: float = 0.0
-    end_seconds: float = 0.0
-    attempt: int = 0
-    done_seconds: float = 0.0
-
-    @property
-    def key(self) -> TaskKey:
-        return TaskKey(self.task_id, self.attempt)
-
-
-@dataclass(slots=True)
-class VideoJob:
-    """One file given to us, until its row stands in the report."""
-
-    path: bytes
-    shown_path: str
-    started_seconds: float
-    video_id: str | None = None
-    size_bytes: int = 0
-    mtime_ns: int = 0
-    media: MediaInfo | None = None
-    status: str | None = None  # indexed | unchanged | partial | failed; None: in work
-    finished_seconds: float = 0.0
-    error: VideoError | None = None
-    open_tasks: dict[int, Task] = field(default_factory=dict)
-    points: Counter[str] = field(default_factory=Counter)
-    gaps: list[Gap] = field(default_factory=list)
-    failures: list[ItemFailure] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    sums: Counter[str] = field(default_factory=Counter)  # speech_seconds, text_seconds, …, oom_events, batch_splits
-    heard: bool = False  # an audio task ran to its end: coverage is known
-    total_seconds: float = 0.0  # media seconds of all its tasks, for progress
-    settled_seconds: float = 0.0
-    twins: list["VideoJob"] = field(default_factory=list)  # the same content under other paths, waiting for this one
-    known: dict[str, object] | None = None  # what the ledger remembers, when unchanged
-
-    @property
-    def duration_seconds(self) -> float | None:
-        return self.media.duration_seconds if self.media else None
-
-    @property
-    def done_seconds(self) -> float:
-        """Media seconds done, of total_seconds."""
-        return self.settled_seconds + sum(task.done_seconds for task in self.open_tasks.values())
 
 
 class Board:
@@ -170,7 +107,8 @@ class Board:
             return
         job = task.job
         job.points.update(result.points)
-        job.gaps.extend(result.gaps)
+        for gap in result.gaps:
+            job.add_gap(gap)
         job.failures.extend(result.failures)
         job.notes.extend(note for note in result.notes if note not in job.notes)
         for name in ("speech_seconds", "text_seconds", "voiced_seconds", "voice_seconds", "oom_events", "batch_splits"):

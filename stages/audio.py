@@ -161,7 +161,7 @@ def _frames(container: InputContainer, stream: AvAudioStream) -> Iterator[AudioF
             failed += 1
             yield Fault(f"the file cannot be read here ({error.strerror})")
         except OSError as error:  # from the disk itself: to try again would only take long
-            yield Fault(f"reading failed ({error.strerror})")
+            yield Fault(f"reading failed ({error.strerror})", code="read-error")
             return
 
 

@@ -12,7 +12,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import av
 import av.container
@@ -25,7 +25,7 @@ from stages.sniff import sniff
 from stages.streams import audio_info, caption_tracks, choose, codec_name, is_picture, readable, video_info
 from transport.messages import CaptionTrack, MediaInfo
 
-__all__ = ["AUDIO_CODECS", "CAPTION_CODECS", "VIDEO_CODECS", "content_id", "open_media", "probe"]
+__all__ = ["AUDIO_CODECS", "CAPTION_CODECS", "VIDEO_CODECS", "Content", "content_of", "open_media", "probe"]
 
 HASH_CHUNK_BYTES = 1 << 20
 IO_BUFFER_BYTES = 1 << 16  # a call into Python for each: 32 KiB, PyAV's default, doubles them
@@ -33,14 +33,23 @@ SNIFF_BYTES = 600  # three packets of a transport stream
 MICROSECONDS = 1_000_000  # av.time_base
 
 
-def content_id(path: bytes, progress: Callable[[], None] | None = None) -> str:
-    """Identity of a file: the sha256 of its content, in hex. `progress` is called after every MiB.
+class Content(NamedTuple):
+    """What a file held when it was hashed, and the marks by which a later change shows."""
+
+    sha256: str  # in hex: the identity of the content
+    size_bytes: int  # these two from before the first byte was read
+    mtime_ns: int
+
+
+def content_of(path: bytes, progress: Callable[[], None] | None = None) -> Content:
+    """Hash a file. `progress` is called after every MiB.
 
     Raises:
         MediaError: not-found, not-a-file, no-permission, empty-file, read-error.
     """
     digest = hashlib.sha256()
     with _open_file(path) as file:
+        before = os.fstat(file.fileno())
         try:
             while chunk := file.read(HASH_CHUNK_BYTES):
                 digest.update(chunk)
@@ -48,7 +57,7 @@ def content_id(path: bytes, progress: Callable[[], None] | None = None) -> str:
                     progress()
         except OSError as error:
             raise MediaError("read-error", f"reading failed: {error.strerror}") from error
-    return digest.hexdigest()
+    return Content(digest.hexdigest(), before.st_size, before.st_mtime_ns)
 
 
 @contextlib.contextmanager

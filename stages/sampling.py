@@ -174,7 +174,7 @@ class FpsSampler:
         from_us = max(from_us, self._span.start_us)
         expected_us = self._span.expected_end_us
         if end_of_file and expected_us is not None and expected_us - self._packets_end_us > self._grid.sliver_us():
-            yield from _tail(from_us, expected_us, truncated(self._packets_end_us, expected_us), 0)
+            yield from _tail(from_us, expected_us, truncated(self._packets_end_us), 0)
         elif missing:
             end_us = self._packets_end_us if expected_us is None else expected_us
             yield from _tail(from_us, end_us, self._reason or NO_PICTURE, 0 if self._reason else self._grid.sliver_us())
@@ -223,7 +223,7 @@ class KeyframeSampler:
         if end_of_file and expected_us is not None and expected_us - self._packets_end_us > self._grid.sliver_us():
             yield from self.damage(self._packets_end_us, "")
             assert self._damage is not None
-            self._damage = (self._damage[0], truncated(self._packets_end_us, expected_us))
+            self._damage = (self._damage[0], truncated(self._packets_end_us))
         yield from self._release(last_end_us)
         if self._damage is not None:
             yield from self._close_gap(expected_us if expected_us is not None else self._packets_end_us)
@@ -251,10 +251,9 @@ class KeyframeSampler:
 NO_PICTURE = "corrupt: the decoder gave no picture here"
 
 
-def truncated(from_us: int, expected_us: int) -> str:
-    """Reason of the gap behind the last packet of a file that should be longer."""
-    have, want = from_us / MICROSECONDS, expected_us / MICROSECONDS
-    return f"truncated: the video ends at {have:.3f} s, its header promises {want:.3f} s"
+def truncated(from_us: int) -> str:
+    """Reason of the gap behind the last packet of a file that should be longer; the same in every span of it."""
+    return f"truncated: the video ends at {from_us / MICROSECONDS:.3f} s, its header promises more"
 
 
 def gap(start_us: int, end_us: int, reason: str) -> Gap:

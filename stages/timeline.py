@@ -48,6 +48,7 @@ class Fault:
     """A packet, or a stretch of the file, that could not be read or decoded."""
 
     message: str
+    code: str = "sound-corrupt"  # of the gap that follows; another one when it is not the content's fault
 
 
 class Resampler(Protocol):
@@ -136,7 +137,7 @@ class SoundTimeline:
         return FAULT_TOLERANCE_SECONDS if self._fault else TOLERANCE_SECONDS
 
     def _reason(self, otherwise: str) -> str:
-        return f"sound-corrupt: {self._fault.message}" if self._fault else otherwise
+        return f"{self._fault.code}: {self._fault.message}" if self._fault else otherwise
 
     def _bridge(self, until_seconds: float, rate: int) -> Iterator[AudioChunk | Gap]:
         """Cross a hole: with silence when it is short, else with a new run."""

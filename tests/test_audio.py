@@ -279,7 +279,9 @@ def test_reading_goes_on_behind_damage_but_not_for_ever_and_not_on_a_broken_disk
     assert len(list(audio._frames(FailingContainer([damage] * 3), None))) == 3  # type: ignore[arg-type]
     assert len(list(audio._frames(FailingContainer([damage] * 1000), None))) == audio.MAX_FAILED_READS + 1  # type: ignore[arg-type]
     faults = list(audio._frames(FailingContainer([OSError(5, "Input/output error")] * 9), None))  # type: ignore[arg-type]
-    assert faults == [Fault("reading failed (Input/output error)")]
+    assert faults == [Fault("reading failed (Input/output error)", code="read-error")]
+    (gap,) = place([Fault("reading failed (Input/output error)", code="read-error")], end=2.0)
+    assert gap == Gap(start_seconds=0.0, end_seconds=2.0, reason="read-error: reading failed (Input/output error)")
 
 
 # --- the timeline ---------------------------------------------------------------------------------------------------

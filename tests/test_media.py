@@ -15,7 +15,7 @@ from av.codec import Codec
 
 from stages.errors import MediaError
 from stages.limits import AUDIO_CODECS, CAPTION_CODECS, FORMATS, VIDEO_CODECS, decoder_names
-from stages.media import content_id, open_media, probe
+from stages.media import content_of, open_media, probe
 from stages.options import DecodeOptions
 from tests.media_factory import make_audio, make_many_streams, make_video, truncate
 from transport.messages import CaptionTrack, MediaInfo
@@ -74,14 +74,16 @@ def test_any_name_is_a_plain_file(name: bytes, video: Path, tmp_path: Path) -> N
     Path(os.fsdecode(path)).write_bytes(video.read_bytes())
     media = probe(path, OPTIONS)
     assert media.video is not None
-    assert content_id(path) == hashlib.sha256(video.read_bytes()).hexdigest()
+    assert content_of(path).sha256 == hashlib.sha256(video.read_bytes()).hexdigest()
 
 
-def test_content_id_is_the_hash_of_the_content_and_tells_of_its_progress(tmp_path: Path) -> None:
+def test_content_is_known_by_its_hash_and_hashing_tells_of_its_progress(tmp_path: Path) -> None:
     path = tmp_path / "big"
     path.write_bytes(bytes(range(256)) * (3 * 4096 + 1))
     beats: list[None] = []
-    assert content_id(bytes(path), lambda: beats.append(None)) == hashlib.sha256(path.read_bytes()).hexdigest()
+    content = content_of(bytes(path), lambda: beats.append(None))
+    status = path.stat()
+    assert content == (hashlib.sha256(path.read_bytes()).hexdigest(), status.st_size, status.st_mtime_ns)
     assert len(beats) == 4
 
 
@@ -89,7 +91,7 @@ def test_content_id_is_the_hash_of_the_content_and_tells_of_its_progress(tmp_pat
 def test_a_missing_file(path: bytes) -> None:
     assert refusal(path).code == "not-found"
     with pytest.raises(MediaError, match="no such file"):
-        content_id(path)
+        content_of(path)
 
 
 def test_a_directory_and_a_pipe_are_no_files(tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_a_broken_matroska_header(tmp_path: Path) -> None:
     assert refusal(path).code == "broken-header"
 
 
-@pytest.mark.parametrize("function", [content_id, lambda path: probe(path, OPTIONS)])
+@pytest.mark.parametrize("function", [content_of, lambda path: probe(path, OPTIONS)])
 def test_a_read_error_is_told(
     function: Callable[[bytes], object], video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,7 +317,7 @@ def test_the_shared_media_are_what_their_manifest_says() -> None:
         if name in EXPECTED_REFUSALS:
             assert refusal(path).code == EXPECTED_REFUSALS[name], name
             continue
-        assert content_id(path) == entry["sha256"]
+        assert content_of(path).sha256 == entry["sha256"]
         _check_media(probe(path, OPTIONS), entry)
 
 

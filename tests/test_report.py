@@ -13,8 +13,8 @@ from rich.console import Console
 
 from engine.ingest import summary
 from engine.progress import LiveObserver, PlainObserver, Rates, clock, media_progress, row_line, share_done
-from engine.report import Peaks, failed_row, totals, unchanged_row, video_row
-from engine.tasks import Task, VideoError, VideoJob
+from engine.report import Peaks, failed_row, joined, totals, unchanged_row, video_row
+from engine.videos import Task, VideoError, VideoJob
 from tests.runs import command, settings_for
 from transport.messages import ConsumerStats, DecoderStats, EngineStats, Gap, MediaInfo, ModelStats, Probe
 
@@ -55,6 +55,19 @@ def test_gaps_stand_in_order_of_time() -> None:
     assert [gap["start_seconds"] for gap in video_row(job(gaps=gaps))["gaps"]] == [2.0, 9.0]
 
 
+def test_gaps_of_neighbouring_spans_are_one_for_each_reason() -> None:
+    def gap(start: float, end: float, reason: str) -> Gap:
+        return Gap(start_seconds=start, end_seconds=end, reason=reason)
+
+    short, gone = "truncated: the video ends at 8.000 s", "not-found: there is no such file"
+    spans = [gap(60.0, 120.0, short), gap(8.0, 60.0, short), gap(120.0, 180.0, gone), gap(0.0, 180.0, gone)]
+    assert joined([*spans, gap(200.0, 260.0, gone)]) == [
+        gap(0.0, 180.0, gone),
+        gap(8.0, 120.0, short),
+        gap(200.0, 260.0, gone),
+    ]
+
+
 def test_totals_count_only_what_was_done_now() -> None:
     rows = [
         video_row(job(points=Counter(frames=3))),
@@ -89,7 +102,7 @@ def test_the_summary_names_every_video_that_is_not_whole() -> None:
 
 
 def test_many_gaps_are_shown_as_a_few_and_a_count() -> None:
-    gaps = [Gap(start_seconds=s, end_seconds=s + 1, reason="corrupt: x") for s in range(7)]
+    gaps = [Gap(start_seconds=2 * s, end_seconds=2 * s + 1, reason="corrupt: x") for s in range(7)]
     assert "[and 4 more gaps]" in row_line(video_row(job(gaps=gaps)))
 
 

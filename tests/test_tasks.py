@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import Config, RunOptions
-from engine.tasks import Board, VideoJob
+from engine.tasks import Board
+from engine.videos import VideoError, VideoJob
 from stages.options import DecodeOptions, ModelOptions
 from transport.messages import (
     Abort,
@@ -124,6 +125,18 @@ def test_a_gap_makes_it_partial_without_an_error() -> None:
     board.durable(result(messages[0].key, points={"frames": 100}, gaps=(gap,)), 2.0)
     job = only(board)
     assert (job.status, job.error) == ("partial", None)
+
+
+@pytest.mark.parametrize("code", ["not-found", "no-permission", "read-error", "file-changed"])
+def test_a_file_that_got_out_of_reach_is_an_error_of_the_video(code: str) -> None:
+    """Unlike damage, which stays: such a video is to be tried again."""
+    board, messages = board_with(media())
+    gap = Gap(start_seconds=100.0, end_seconds=150.0, reason=f"{code}: it was there: before")
+    for message in messages:
+        board.durable(result(message.key, points={"frames": 5}, gaps=(gap,)), 1.0)
+    job = only(board)
+    assert job.status == "partial"
+    assert job.error == VideoError(code, "it was there: before")
 
 
 def test_nothing_but_gaps_is_a_failure() -> None:
