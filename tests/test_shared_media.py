@@ -221,7 +221,8 @@ def test_captions_serve_where_there_are_some(whole: Run) -> None:
     wanted = ENTRIES[WEBB]["content"]["speech"]["segments"]
     found = {round(payload["start_seconds"], 2): payload["text"] for payload in speech}
     assert len(found) == len(speech)
-    assert all(segment["text"].rstrip(".") in found[segment["start"]] for segment in wanted)
+    for segment in wanted:  # the labels leave out who speaks, and write a plain apostrophe
+        assert segment["text"].rstrip(".") in found[segment["start"]].replace("’", "'")
 
 
 def test_what_a_truncated_download_lacks_is_a_gap_and_nothing_is_made_up(whole: Run) -> None:
