@@ -36,6 +36,7 @@ from transport.messages import (
 )
 
 SAMPLE_RATE = 16_000
+MAX_ABORTED = 1000  # remembered, so that their late messages are dropped; far more than can be under way
 TEXT_OVERHEAD_BYTES = 512  # a queued text job besides its characters, roughly
 
 
@@ -69,6 +70,7 @@ class Engine:
         self._text_limit_bytes = options.results_mb * 1024 * 1024
         self._voice_options = voice
         self._attempts: dict[TaskKey, Attempt] = {}
+        self._aborted: deque[TaskKey] = deque(maxlen=MAX_ABORTED)
         wanted: dict[str, int] = {role: getattr(options, f"{role}_batch") for role in models}
         self.scheduler: Scheduler[Job] = Scheduler(
             {role: min(size, models[role].max_batch) for role, size in wanted.items()},
@@ -87,7 +89,7 @@ class Engine:
         """
         buffer = Buffer(sender, cost_bytes, uses=1)
         match message:
-            case TaskStart():
+            case TaskStart() if message.key not in self._aborted:
                 self._attempts[message.key] = Attempt(message)
             case Frame() | Speech() | Caption() if attempt := self._attempts.get(message.key):
                 self._receive_item(attempt, message, payload or memoryview(b""), buffer, now_seconds)
@@ -98,7 +100,11 @@ class Engine:
         self.scheduler.ended = all(attempt.end is not None for attempt in self._attempts.values())
 
     def abort(self, key: TaskKey) -> None:
-        """Forget an attempt whose decoder is gone. Its queued jobs still run; their points are the retry's points."""
+        """Forget an attempt that its decoder gave up or died in. Its queued jobs still run: their points are right.
+
+        This comes by another socket than the attempt's own messages, and may overtake even its start.
+        """
+        self._aborted.append(key)
         self._attempts.pop(key, None)
         self.scheduler.ended = all(attempt.end is not None for attempt in self._attempts.values())
 

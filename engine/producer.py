@@ -147,11 +147,9 @@ class Decoder:
         if task.media.audio is None or not (task.transcribe or task.voices or cues):
             return
         windows = read_speech_windows(
-            task.path, task.media, self._config.decode, self._config.speech, progress=self._progress
+            task.path, task.media, self._config.decode, self._config.speech, progress=self._progress_or_stop
         )
         for window in self._guarded(windows, 0.0, task.media.duration_seconds):
-            if self._draining:
-                raise DrainingError
             self._send_item(self._speech_message(task, window, cues), window.pcm)
 
     def _speech_message(self, task: DecodeAudio, window: SpeechWindow, cues: list[tuple[float, float]]) -> Speech:
@@ -245,6 +243,12 @@ class Decoder:
     def _progress(self, done_seconds: float) -> None:
         self._done_seconds = max(self._done_seconds, done_seconds)
         self._beat()
+
+    def _progress_or_stop(self, done_seconds: float) -> None:
+        """As `_progress`, for tasks as long as a film: gives up when it is time to stop, in silence, too."""
+        self._progress(done_seconds)
+        if self._draining:
+            raise DrainingError
 
     def _beat(self) -> None:
         """Say at most twice a second how far the task is, and look whether it is time to stop."""

@@ -26,6 +26,7 @@ from engine.videos import VideoJob
 from stages.registry import configured, identify, resolve
 from stages.store_directory import StoreDirectory
 from transport.messages import (
+    Abort,
     ConsumerStats,
     Decoded,
     DecoderStats,
@@ -217,6 +218,7 @@ class Supervisor:
                 self._assigned.pop(received.sender, None)
             case TaskFailed(key=key, code=code, message=message):
                 self._assigned.pop(received.sender, None)
+                fleet.send(fleet.engine, Abort(key=key))
                 board.failed(key, code, message, now)
             case TaskDurable(result=result):
                 board.durable(result, now)

@@ -256,6 +256,16 @@ def test_an_aborted_attempt_gives_no_result_and_its_late_items_are_dropped() -> 
     assert sum(cost for _, cost in harness.engine.released) == harness.sent_bytes
 
 
+def test_an_abort_that_overtakes_the_start_of_its_attempt_holds() -> None:
+    harness = Harness()
+    harness.engine.abort(KEY)
+    harness.start()
+    harness.frame(0.0)
+    _, results = harness.run()
+    assert results == []
+    assert harness.engine.is_idle()
+
+
 def test_a_retry_makes_the_same_ids() -> None:
     ids = []
     for attempt in range(2):

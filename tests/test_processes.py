@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,26 @@ def test_sigterm_drains_and_the_report_says_what_was_not_done(
     assert row["error"]["code"] == "interrupted"
     assert any(gap["reason"].startswith("interrupted") for gap in row["gaps"]) or row["status"] == "failed"
     assert len(stored_points(settings)) == row["points"]
+
+
+def test_draining_gives_up_a_long_sound_track_wherever_it_is(tiny_models: Any, tmp_path: Path) -> None:
+    """Only sound, and no speech in it: its one task would go on to the end of the film."""
+    film = tmp_path / "long.wav"
+    with wave.open(str(film), "wb") as silence:
+        silence.setparams((1, 2, 8000, 0, "NONE", ""))
+        silence.writeframes(bytes(2 * 8000 * 3600))
+    settings = settings_for(tiny_models, tmp_path)
+
+    def drain_in_the_middle(supervisor: Supervisor) -> bool:
+        jobs = list(supervisor._board.jobs.values()) if supervisor._board else []
+        supervisor._draining = any(job.done_seconds > 0 for job in jobs)
+        return supervisor._draining
+
+    meddler = Meddler(drain_in_the_middle)
+    (row,) = run_supervisor([film], settings, meddler)["videos"]
+    assert meddler.done
+    assert row["status"] == "failed"
+    assert row["error"]["code"] == "drained"
 
 
 def test_ctrl_c_stops_now_and_leaves_nothing_running(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
