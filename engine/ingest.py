@@ -18,7 +18,7 @@ def ingest(config: Config, paths: Sequence[bytes], report_file: Path | None, as_
     """Index the files and print what became of them.
 
     Raises:
-        SluiceError: a component could not start, or a setting is wrong. The report file is written all the same.
+        SluiceError: a component could not start or go on, or a setting is wrong; then there is no report.
     """
     if report_file is not None:
         _check_writable(report_file)

@@ -62,17 +62,22 @@ def clock(seconds: float | None) -> str:
 def row_line(row: dict[str, Any]) -> str:
     """A finished video in one line."""
     parts = [f"{row['status']:9}", str(row["path"])]
-    if row["error"]:
-        parts.append(f"- {row['error']['code']}: {row['error']['message']}")
+    error = f"{row['error']['code']}: {row['error']['message']}" if row["error"] else None
+    if error is not None:
+        parts.append(f"- {error}")
     if row["status"] in ("indexed", "partial"):
         counts = f"{row['frames']} frames, {row['speech_segments']} speech, {row['voice_segments']} voice"
         parts.append(f"- {counts}, {clock(row['duration_seconds'])} in {row['wall_seconds']:.1f} s")
-    parts += [
-        f"[gap {gap['start_seconds']:.1f}-{gap['end_seconds']:.1f} s: {gap['reason']}]" for gap in row["gaps"][:3]
-    ]
+    parts += [_gap(gap, error) for gap in row["gaps"][:3]]
     if len(row["gaps"]) > 3:
         parts.append(f"[and {len(row['gaps']) - 3} more gaps]")
     return " ".join(parts)
+
+
+def _gap(gap: dict[str, Any], error: str | None) -> str:
+    """When, and why unless the line has said it already."""
+    why = "" if gap["reason"] == error else f": {gap['reason']}"
+    return f"[gap {gap['start_seconds']:.1f}-{gap['end_seconds']:.1f} s{why}]"
 
 
 def stage_line(peaks: Peaks) -> str:

@@ -106,6 +106,14 @@ def test_many_gaps_are_shown_as_a_few_and_a_count() -> None:
     assert "[and 4 more gaps]" in row_line(video_row(job(gaps=gaps)))
 
 
+def test_a_reason_is_said_once() -> None:
+    gap = Gap(start_seconds=1, end_seconds=2, reason="read-error: the disk is gone")
+    error = VideoError("read-error", "the disk is gone")
+    line = row_line(video_row(job(gaps=[gap], error=error, status="partial")))
+    assert line.count("the disk is gone") == 1
+    assert "[gap 1.0-2.0 s]" in line
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(None, "-:--"), (0, "0:00"), (59.6, "1:00"), (3725, "1:02:05")])
 def test_clock(seconds: float | None, text: str) -> None:
     assert clock(seconds) == text
