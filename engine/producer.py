@@ -43,6 +43,9 @@ from transport.messages import (
 from transport.sockets import Channel
 
 BEAT_SECONDS = 0.5  # how often a busy decoder says that it is alive
+# While the engine does not read, what was sent lies in our own memory, and ZeroMQ bounds messages, not bytes. So much is
+# 450 frames or 70 windows of 30 s: many batches of each model.
+MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
 MAX_GAPS = 200  # named one by one for each task; neighbours with one reason are joined before
 
 
@@ -75,6 +78,7 @@ class Decoder:
             received = self._control.receive(timeout_ms=None)
             if received is not None:
                 self._handle(received.message)
+        self._flush()
         self._items.close()
         self._control.close()
 
@@ -228,11 +232,27 @@ class Decoder:
         header = encode(message)
         cost_bytes = cost_of(header, array)
         self._take_grants(timeout_ms=0)
-        while not self._credit.can_send(cost_bytes):
+        while not self._may_send(cost_bytes):
             self._beat()  # waiting for the engine is no stall
             self._take_grants(timeout_ms=100)
         self._items.send_encoded(header, array)
         self._credit.spend(cost_bytes)
+
+    def _flush(self) -> None:
+        """Wait until the engine has let go of everything that was sent: then all credit is back.
+
+        Closing a socket drops what is still queued after LINGER_MS, and the engine may be busy for longer.
+        """
+        while self._credit.available_bytes < self._credit.limit_bytes:
+            self._beat()
+            self._take_grants(timeout_ms=100)
+
+    def _may_send(self, cost_bytes: int) -> bool:
+        """Whether a message of this cost has credit, and would not block: who blocks cannot say that it is alive."""
+        in_flight_bytes = self._credit.limit_bytes - self._credit.available_bytes
+        if in_flight_bytes and in_flight_bytes + cost_bytes > MAX_IN_FLIGHT_BYTES:
+            return False
+        return self._credit.can_send(cost_bytes) and bool(self._items.socket.poll(0, zmq.POLLOUT))
 
     def _take_grants(self, timeout_ms: int) -> None:
         received = self._items.receive(timeout_ms)

@@ -144,10 +144,11 @@ class Supervisor:
             more = not self._draining and self._feed(fleet, board, files)
             if self._draining and not stopped:
                 stopped = True
-                board.stop(time.monotonic())
                 for decoder in fleet.decoders:
                     fleet.send(decoder, Drain())
-            if not stopped:
+            if stopped:
+                board.stop(time.monotonic())  # each time: a probe that was under way may have planned new tasks
+            else:
                 self._assign(fleet, board)
             self._take_finished(board)
             if board.is_done and not more:
@@ -255,7 +256,9 @@ class Supervisor:
         now = time.monotonic()
         for decoder in list(fleet.decoders):
             silent = now - self._beats.get(decoder.identity, now)
-            if not decoder.is_alive:
+            if not decoder.is_alive and not (
+                stopped and decoder.process.exitcode == 0
+            ):  # in order: its last words come
                 self._lose(fleet, board, decoder, decoder.last_words(), stopped)
             elif decoder.identity in self._assigned and silent > self._config.run.stall_seconds:
                 decoder.kill()
