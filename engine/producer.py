@@ -43,8 +43,8 @@ from transport.messages import (
 from transport.sockets import Channel
 
 BEAT_SECONDS = 0.5  # how often a busy decoder says that it is alive
-# While the engine does not read, what was sent lies in our own memory, and ZeroMQ bounds messages, not bytes. So much is
-# 450 frames or 70 windows of 30 s: many batches of each model.
+# While the engine does not read, what was sent lies in our own memory, where ZeroMQ bounds messages and not bytes. So
+# much is 450 frames or 70 windows of 30 s: many batches of each model.
 MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
 MAX_GAPS = 200  # named one by one for each task; neighbours with one reason are joined before
 

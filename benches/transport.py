@@ -1,0 +1,286 @@
+"""What the wire costs: `python -m benches.transport [MEDIUM] [--repeat 5] [--megabytes 2000]`.
+
+A decoder's own sending (engine.producer.Decoder: headers, byte credit, beats) in one process, the engine's own
+receiving (engine.process.Ingress: a thread that returns credit) in another, over ipc. The receiver keeps nothing. Three
+loads:
+
+    frames   Frame messages, uint8 [224, 224, 3], 150 kB each, of random pixels (seed 0)
+    speech   Speech messages, int16 [480000], 960 kB each: windows of 30 s
+    medium   as many frames and windows, of the sizes and at the pace at which MEDIUM's came when it was decoded
+
+Time runs from the first message until all credit is back, so everything has arrived. CPU seconds are those of the
+sender, its ZeroMQ thread included. The share of the wire is the CPU time of sending the load "medium" over that of
+decoding MEDIUM, without imports: all frames at one a second by PyAV, and all windows of speech. MEDIUM is generated
+footage where none is named. Figures are medians of interleaved rounds. GB and MB are 10^9 and 10^6 bytes.
+
+Prints JSON to standard output and a table to standard error.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import queue
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from benches.corpus import SEED, footage, import_all, libraries_for, machine
+from engine.config import Config
+from engine.process import Ingress
+from engine.producer import Decoder
+from engine.rundir import endpoints_in, run_directory
+from engine.worker import Endpoints, WorkerSpec
+from stages.media import probe
+from stages.options import DecodeOptions, SpeechOptions
+from stages.sampling import SampledFrame
+from stages.video import plan_spans, read_frames
+from stages.windows import SpeechWindow, read_speech_windows
+from transport.codec import spec_of
+from transport.messages import Frame, FrameFormat, Join, Message, Speech, TaskKey, ToSupervisor
+from transport.sockets import Channel
+
+AIM = 0.03  # of a decoder's CPU time
+FORMAT = FrameFormat(width=224, height=224, fit="crop")
+FRAME_SHAPE = (224, 224, 3)
+WINDOW_SAMPLES = 480_000  # 30 s at 16 kHz
+POOL_BYTES = 64 * 1024 * 1024  # arrays to send in turn: more than a cache holds, as freshly decoded ones are
+KEY = TaskKey(1, 1)
+
+Array = NDArray[Any]
+
+
+# --- sender -----------------------------------------------------------------------------------------------------------
+
+
+def message_of(array: Array) -> Message:
+    """The message that a decoder would send with it."""
+    if array.dtype == np.uint8:
+        return Frame(key=KEY, start_seconds=1.0, end_seconds=2.0, array=spec_of(array))
+    seconds = len(array) / 16_000
+    return Speech(
+        key=KEY,
+        start_seconds=0.0,
+        end_seconds=seconds,
+        speech=((0.0, seconds),),
+        captioned_seconds=0.0,
+        transcribe=True,
+        voices=True,
+        array=spec_of(array),
+    )
+
+
+def arrays_for(load: str, megabytes: float, decoded: dict[str, Any]) -> list[Array]:
+    """What is to be sent, in order; equal arrays of a pool in turn."""
+    random = np.random.default_rng(SEED)
+    if load == "medium":
+        pixels = _pool(random, np.uint8, FRAME_SHAPE, decoded["frames"])
+        return pixels + [_pool(random, np.int16, (samples,), 1)[0] for samples in decoded["window_samples"]]
+    dtype, shape = (np.uint8, FRAME_SHAPE) if load == "frames" else (np.int16, (WINDOW_SAMPLES,))
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return _pool(random, dtype, shape, max(1, round(megabytes * 1e6 / size)))
+
+
+def _pool(random: np.random.Generator, dtype: Any, shape: tuple[int, ...], count: int) -> list[Array]:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    distinct = min(count, max(1, POOL_BYTES // size))
+    pool = [random.integers(0, 128, shape, dtype=dtype) for _ in range(distinct)]
+    return [pool[index % distinct] for index in range(count)]
+
+
+def send_load(load: str, megabytes: float, decoded: dict[str, Any], endpoints: Endpoints) -> dict[str, float]:
+    """Send as a decoder does: the load "medium" at the pace of decoding, the others as fast as it goes."""
+    arrays = arrays_for(load, megabytes, decoded)
+    seconds = decoded["wall_seconds"] if load == "medium" else 0.0
+    spec = WorkerSpec(role="decoder", index=0, generation=1, endpoints=endpoints, config=Config())
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    decoder = Decoder(spec, context)
+    decoder._items.send(Join())
+    while not decoder._credit.limit_bytes:
+        decoder._take_grants(timeout_ms=100)
+    cpu, wall = time.process_time(), time.perf_counter()
+    for number, array in enumerate(arrays):
+        _wait_until(wall + seconds * number / len(arrays))
+        decoder._send_item(message_of(array), array)
+    while decoder._credit.available_bytes < decoder._credit.limit_bytes:
+        decoder._take_grants(timeout_ms=100)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    decoder._items.close()
+    decoder._control.close()
+    size = sum(array.nbytes for array in arrays)
+    return {
+        "messages": len(arrays),
+        "bytes": size,
+        "gb_per_second": size / 1e9 / wall,
+        "messages_per_second": len(arrays) / wall,
+        "sender_cpu_seconds": cpu,
+        "sender_cpu_seconds_per_gb": cpu / (size / 1e9),
+        "wall_seconds": wall,
+    }
+
+
+def _wait_until(moment: float) -> None:
+    left = moment - time.perf_counter()
+    if left > 0:
+        time.sleep(left)
+
+
+# --- decoding ---------------------------------------------------------------------------------------------------------
+
+
+def decode(medium: Path) -> dict[str, Any]:
+    """Read all that a run would send of a medium, and send nothing: counts, sizes and CPU seconds."""
+    path, options = os.fsencode(medium), DecodeOptions()
+    media = probe(path, options)
+    import_all(libraries_for(media, options.backend))
+    cpu, wall = time.process_time(), time.perf_counter()
+    frames = 0
+    for start, end in plan_spans(media.duration_seconds, options) if media.video is not None else ():
+        samples = read_frames(path, media, start, end, FORMAT, options)
+        frames += sum(isinstance(sample, SampledFrame) for sample in samples)
+    windows = []
+    if media.audio is not None:
+        found = read_speech_windows(path, media, options, SpeechOptions())
+        windows = [len(window.pcm) for window in found if isinstance(window, SpeechWindow)]
+    return {
+        "frames": frames,
+        "window_samples": windows,
+        "cpu_seconds": time.process_time() - cpu,
+        "wall_seconds": time.perf_counter() - wall,
+    }
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def in_process(
+    work: Callable[..., dict[str, Any]], *arguments: Any, while_waiting: Callable[[], None] | None = None
+) -> Any:
+    """Call `work` in a process of its own, as the decoders are; returns what it returns.
+
+    Raises:
+        EOFError: it ended without a result; what went wrong is on its standard error.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_answer, args=(theirs, work, arguments))
+    process.start()
+    theirs.close()
+    while not ours.poll(0 if while_waiting else None):
+        if while_waiting:
+            while_waiting()
+    try:
+        return ours.recv()
+    finally:
+        process.join()
+        ours.close()
+
+
+def _answer(result: Connection, work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> None:
+    result.send(work(*arguments))
+
+
+def transfer(load: str, megabytes: float, decoded: dict[str, Any], endpoints: Endpoints) -> dict[str, float]:
+    """Runs in the receiving process: starts the sender, receives, gives credit back."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    control: Channel[Any] = Channel.bind(context, endpoints.control, ToSupervisor)
+    ingress = Ingress(context, endpoints.items, Config().engine.host_mb * 1024 * 1024)
+    ingress.start()
+    received = 0
+
+    def take() -> None:
+        nonlocal received
+        try:
+            sender, _, payload, cost_bytes = ingress.inbox.get(timeout=0.05)
+        except queue.Empty:
+            return
+        received += payload.nbytes if payload is not None else 0
+        ingress.release([(sender, cost_bytes)])
+
+    figures: dict[str, float] = in_process(send_load, load, megabytes, decoded, endpoints, while_waiting=take)
+    if received != figures["bytes"]:
+        raise RuntimeError(f"{figures['bytes']} bytes were sent and {received} received")
+    control.close()
+    return figures
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+LOADS = ("frames", "speech", "medium")
+
+
+def one_round(medium: Path, megabytes: float) -> dict[str, dict[str, Any]]:
+    """Decode once, and carry each load once; each by processes of its own."""
+    decoded = in_process(decode, medium)
+    figures: dict[str, dict[str, Any]] = {"decode": decoded}
+    for load in LOADS:
+        with run_directory(None) as directory:
+            figures[load] = transfer(load, megabytes, decoded, endpoints_in(directory))
+    figures["medium"]["share_of_decoder"] = figures["medium"]["sender_cpu_seconds"] / decoded["cpu_seconds"]
+    return figures
+
+
+def medians(rounds: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Of each figure, over the rounds. Lists are given as their length. Pure."""
+
+    def middle(load: str, name: str) -> float:
+        values = [each[load][name] for each in rounds]
+        return statistics.median(len(value) if isinstance(value, list) else value for value in values)
+
+    return {load: {name: middle(load, name) for name in figures} for load, figures in rounds[0].items()}
+
+
+def table(figures: dict[str, dict[str, Any]]) -> str:
+    """One line a load. Pure."""
+    lines = [f"{'load':8}{'messages':>10}{'GB/s':>8}{'messages/s':>12}{'CPU s':>8}{'CPU s/GB':>10}"]
+    for load in LOADS:
+        row = figures[load]
+        lines.append(
+            f"{load:8}{row['messages']:10.0f}{row['gb_per_second']:8.2f}{row['messages_per_second']:12.0f}"
+            f"{row['sender_cpu_seconds']:8.3f}{row['sender_cpu_seconds_per_gb']:10.3f}"
+        )
+    share, decoding = figures["medium"]["share_of_decoder"], figures["decode"]["cpu_seconds"]
+    lines.append(f"decoding takes {decoding:.2f} CPU s; the wire adds {share:.2%} (aim: under {AIM:.0%})")
+    return "\n".join(lines)
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """All rounds, and their medians."""
+    with tempfile.TemporaryDirectory() as directory:
+        medium = footage(given.medium, Path(directory))
+        rounds = [one_round(medium, given.megabytes) for _ in range(given.repeat)]
+    return {
+        "machine": machine(),
+        "medium": given.medium.name if given.medium else f"generated footage, seed {SEED}",
+        "repeat": given.repeat,
+        "medians": medians(rounds),
+        "share_of_each_round": [each["medium"]["share_of_decoder"] for each in rounds],
+    }
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("medium", type=Path, nargs="?", metavar="MEDIUM")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--megabytes", type=float, default=2000.0, help="of the loads frames and speech, each round")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    result = measure(parse_arguments())
+    print(json.dumps(result, indent=2), flush=True)
+    print(table(result["medians"]), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The benches of whole runs and of the wire: the long files they make, and that they give what they promise."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from benches import memory, transport
+from benches.corpus import concatenate, lengthened, libraries_for, media_seconds
+from stages.media import probe
+from stages.options import DecodeOptions
+from tests.conftest import TinyModels
+from tests.media_factory import frame_number, make_video
+
+SECONDS = 2
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds, with a tone."""
+    return make_video(tmp_path_factory.mktemp("short") / "short.mp4", seconds=SECONDS, audio=True)
+
+
+# --- long files -------------------------------------------------------------------------------------------------------
+
+
+def numbers_and_times(path: Path) -> tuple[list[int], list[float]]:
+    with av.open(str(path)) as container:
+        frames = [(frame.to_ndarray(format="rgb24"), frame.time) for frame in container.decode(video=0)]
+    return [frame_number(picture[:, 8:56]) for picture, _ in frames], [float(time) for _, time in frames]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+def test_copies_follow_each_other(tmp_path: Path, ending: str) -> None:
+    source = make_video(tmp_path / f"one.{ending}", seconds=SECONDS, b_frames=2, audio=True)
+    joined = concatenate(source, tmp_path / f"three.{ending}", 3)
+    numbers, times = numbers_and_times(joined)
+    one, _ = numbers_and_times(source)
+    assert numbers == 3 * one
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    assert min(steps) == pytest.approx(0.04, abs=0.002)
+    assert max(steps) < 0.15  # the sound of a copy is a little longer than its pictures
+    assert media_seconds(joined) == pytest.approx(3 * media_seconds(source), abs=0.1)
+
+
+def test_sound_stays_with_the_picture(short: Path, tmp_path: Path) -> None:
+    with av.open(str(concatenate(short, tmp_path / "joined.mp4", 3))) as container:
+        packets = [packet for packet in container.demux(audio=0) if packet.size]
+    assert all(earlier.dts < later.dts for earlier, later in pairwise(packets))
+    heard = sum(float(packet.duration * packet.time_base) for packet in packets)
+    assert heard == pytest.approx(3 * SECONDS, abs=0.1)
+
+
+def test_nothing_is_encoded_again(short: Path, tmp_path: Path) -> None:
+    def pictures(path: Path) -> list[bytes]:
+        with av.open(str(path)) as container:
+            return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+    assert pictures(concatenate(short, tmp_path / "joined.mp4", 2)) == 2 * pictures(short)
+
+
+def test_length_is_made_of_whole_copies(short: Path, tmp_path: Path) -> None:
+    assert media_seconds(lengthened(short, tmp_path, 6.9 / 3600)) == pytest.approx(3 * SECONDS, abs=0.2)
+    assert media_seconds(lengthened(short, tmp_path, 0.0)) == pytest.approx(SECONDS, abs=0.1)
+
+
+def test_libraries_are_those_that_the_medium_needs(short: Path, tmp_path: Path) -> None:
+    silent = make_video(tmp_path / "silent.mp4", seconds=1)
+    of_short, of_silent = (probe(str(path).encode(), DecodeOptions()) for path in (short, silent))
+    assert libraries_for(of_short, "pyav") == ("onnxruntime", "torchaudio")  # its sound has 48 kHz
+    assert libraries_for(of_silent, "pyav") == ()
+    assert libraries_for(of_silent, "decord") == ("decord",)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_memory_of_whole_runs(short: Path, tiny_models: TinyModels) -> None:
+    arguments = [str(short), "--hours", "0.001", "--backend", "pyav", "--stop-engine", "0.5"]
+    result = memory.measure(memory.parse_arguments([*arguments, "--models", str(tiny_models.directory)]))
+    assert result["medium"] == "short.mp4"
+    assert result["machine"]["cores"] >= 1
+    plain, stopped = result["runs"]
+    assert plain["engine_stopped_seconds"] == 0.0
+    assert stopped["engine_stopped_seconds"] >= 0.5
+    assert plain["points"]["frames"] == 4
+    assert plain["ids"] == stopped["ids"]
+    for run in result["runs"]:
+        assert run["status"] == "indexed"
+        assert run["peak_mb"] > run["imports"]["resident_mb"] > run["imports"]["anonymous_mb"] > 10
+        assert run["above_imports_mb"] == pytest.approx(run["peak_mb"] - run["imports"]["resident_mb"])
+        assert [use["peak_mb"] for use in run["decoders"]] == [run["peak_mb"]]
+    assert result["verdict"]["same_points_when_stopped"]
+    assert len(memory.table(result["runs"]).splitlines()) == 3
+
+
+def a_run(**more: Any) -> dict[str, Any]:
+    figures = {"backend": "pyav", "hours": 1.0, "engine_stopped_seconds": 0.0, "status": "indexed", "ids": "a"}
+    return {**figures, "peak_mb": 200.0, "above_imports_mb": 100.0, **more}
+
+
+@pytest.mark.parametrize(
+    ("second", "within"),
+    [
+        ({"hours": 2.0, "peak_mb": 209.0}, True),
+        ({"hours": 2.0, "peak_mb": 211.0}, False),
+        ({"hours": 2.0, "above_imports_mb": 251.0}, False),
+        ({"backend": "decord", "peak_mb": 300.0}, True),
+        ({"engine_stopped_seconds": 30.0, "peak_mb": 300.0}, True),
+        ({"engine_stopped_seconds": 30.0, "ids": "b"}, False),
+        ({"engine_stopped_seconds": 30.0, "status": "partial"}, False),
+    ],
+)
+def test_verdict_knows_every_limit(second: dict[str, Any], within: bool) -> None:
+    assert memory.verdict([a_run(), a_run(**second)])["within_limits"] is within
+
+
+def test_a_process_that_is_gone_has_no_memory() -> None:
+    assert memory.status_mb(2**22 + 1) == {}  # beyond the kernel's largest process id
+
+
+# --- transport --------------------------------------------------------------------------------------------------------
+
+
+def test_figures_of_the_wire(short: Path) -> None:
+    result = transport.measure(transport.parse_arguments([str(short), "--repeat", "1", "--megabytes", "3"]))
+    medians = result["medians"]
+    assert medians["decode"]["frames"] == SECONDS
+    assert medians["medium"]["messages"] == SECONDS + medians["decode"]["window_samples"]
+    assert medians["frames"]["messages"] == 20
+    assert medians["frames"]["bytes"] == 20 * 224 * 224 * 3
+    assert medians["speech"]["bytes"] == 3 * 960_000
+    for load in transport.LOADS:
+        assert medians[load]["gb_per_second"] > 0
+        assert medians[load]["sender_cpu_seconds"] > 0
+    assert result["share_of_each_round"] == [medians["medium"]["share_of_decoder"]]
+    assert "the wire adds" in transport.table(medians)
+
+
+def test_medians_are_of_each_figure() -> None:
+    rounds = [{"frames": {"wall_seconds": wall, "sizes": [0] * count}} for wall, count in ((1, 5), (9, 6), (2, 4))]
+    assert transport.medians(rounds) == {"frames": {"wall_seconds": 2, "sizes": 5}}
+
+
+def test_a_worker_that_fails_is_noticed() -> None:
+    with pytest.raises(EOFError):
+        transport.in_process(transport.decode, Path("/nonexistent.mp4"))
