@@ -13,6 +13,7 @@ from engine.worker import WorkerSpec, connect_control, peak_rss_bytes
 from stages.captions import CaptionCue, find_sidecars, read_captions
 from stages.errors import MediaError
 from stages.media import content_of, probe
+from stages.torchaudio_shim import import_torchaudio
 from stages.video import read_frames
 from stages.windows import SpeechWindow, read_speech_windows
 from transport.codec import cost_of, encode, spec_of
@@ -72,6 +73,8 @@ class Decoder:
 
     def run(self) -> None:
         """Take tasks until told to drain."""
+        if (self._config.models.speech, self._config.models.voice) != ("off", "off"):
+            import_torchaudio()  # takes seconds, from a cold disk more than run.stall_seconds: not while a task waits
         self._items.send(Join())
         self._control.send(Ready(role=self._spec.role, index=self._spec.index))
         while not self._draining:

@@ -70,7 +70,7 @@ def test_a_killed_decoder_is_replaced_and_nothing_is_lost(
 def test_a_stopped_decoder_is_taken_for_stalled_and_replaced(
     sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    settings = settings_for(tiny_models, tmp_path, *SLOW, "run.stall_seconds=3")
+    settings = settings_for(tiny_models, tmp_path, *SLOW, "run.stall_seconds=8")
     meddler = Meddler(lambda supervisor: signal_child(supervisor, "decoder", signal.SIGSTOP))
     report = run_supervisor([sample_video], settings, meddler)
     assert meddler.done

@@ -101,4 +101,5 @@ def test_a_message_above_the_bound_goes_alone(ends: tuple[Decoder, Engine], monk
 def test_many_small_messages_wait_and_do_not_block(ends: tuple[Decoder, Engine]) -> None:
     cue = Caption(key=KEY, start_seconds=0.0, end_seconds=1.0, text="x" * 10_000, language=None)
     sent = send_until_it_waits(ends[0], cue)
-    assert HIGH_WATER_MARK <= sent < MAX_IN_FLIGHT_BYTES // 10_000
+    # ZeroMQ counts what was read in steps of half its mark, so the first message, read long ago, may still count.
+    assert HIGH_WATER_MARK // 2 <= sent < MAX_IN_FLIGHT_BYTES // 10_000
