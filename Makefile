@@ -10,10 +10,12 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input
-BENCHES := embedders audio_cost store
+BENCHES := embedders audio_cost store transport memory
 embedders := --image demo/models/tiny-clip --device cpu
 audio_cost := demo/bench.mp4 --hours 0.1 0.4
 store :=
+transport := demo/bench.mp4 --repeat 3 --megabytes 500
+memory := demo/bench.mp4 --hours 0.05 0.2 --stop-engine 5 --models demo/models
 
 .PHONY: help setup cuda demo test check bench $(BENCHES) clean distclean
 help:  ## this list
@@ -34,7 +36,7 @@ check: $(VENV)/.ready-dev  ## ruff and mypy --strict
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
-bench: $(VENV)/.ready  ## measure this machine: embedders, sound and store, some minutes; each bench has its --help
+bench: $(VENV)/.ready  ## measure this machine, some minutes; each bench has its --help
 	@mkdir -p demo
 	@$(RUN) run.py models tiny demo/models --json >demo/models.json
 	@$(RUN) -m benches.sample_video demo/bench.mp4

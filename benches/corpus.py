@@ -12,7 +12,6 @@ from typing import Any
 import av
 
 from benches.sample_video import make_sample
-from stages.timeline import SAMPLE_RATE
 from stages.torchaudio_shim import import_torchaudio
 from transport.messages import MediaInfo
 
@@ -94,12 +93,10 @@ def _early_dts(packet: Any, target: _Joined) -> int:
 
 
 def libraries_for(media: MediaInfo, backend: str) -> tuple[str, ...]:
-    """Which large libraries a decoder comes to import while it reads such a medium. Pure."""
-    names: list[str] = []
-    if media.audio is not None:
-        names.append("onnxruntime")  # the voice detector
-        names += ["torchaudio"] if media.audio.sample_rate != SAMPLE_RATE else []  # the resampler; brings torch
-    return (*names, "decord") if backend == "decord" and media.video is not None else tuple(names)
+    """Which large libraries a decoder imports, at its start or while it reads such a medium. Pure."""
+    detector = ("onnxruntime",) if media.audio is not None else ()
+    second = ("decord",) if backend == "decord" and media.video is not None else ()
+    return ("torchaudio", *detector, *second)  # torchaudio brings torch
 
 
 def import_all(names: Sequence[str]) -> None:

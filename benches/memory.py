@@ -8,10 +8,10 @@ of progress, while the decoders still have all their credit: what they send then
 
 How memory is read. Of each decoder, VmHWM (the peak of its resident memory) and RssAnon (the part that is no file) from
 /proc/PID/status, about five times a second. "Imports" is VmRSS of a process that the same parent starts in the same way
-(spawn, mallopt) and that only imports what such a decoder imports: engine.producer; onnxruntime where there is sound;
-torch and torchaudio where the sound is not at 16 kHz and has to be resampled; decord with that backend. "Above imports"
-is the one less the other. So the voice detector's weights, resampling filters, file indices and all pages of libraries
-that only work touches count as above. MB are millions of bytes.
+(spawn, mallopt) and that only imports what such a decoder imports: engine.producer, torch and torchaudio; onnxruntime
+where there is sound; decord with that backend. "Above imports" is the one less the other. So the voice detector's
+weights, resampling filters, file indices and all pages of libraries that only work touches count as above. MB are
+millions of bytes.
 
 Prints JSON to standard output and a table to standard error; exit code 1 when a limit is exceeded: LIMIT_MB above
 imports, SPREAD between the peaks of all lengths, stored points that differ when the engine was stopped.
