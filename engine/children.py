@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections import deque
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -93,6 +94,27 @@ class Child:
             if separator:
                 return StartError(code, message)
         return StartError(f"{self.spec.role}-died", words)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait until the end: no child is left half started, or started and known to nobody.
+
+    The mask is for the children, who inherit it: a Ctrl-C, which a terminal sends to all, must not meet them before they
+    ignore it. It is not enough here, where a library's thread may take the signal; so the handlers wait, too.
+    """
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda caught, frame: held.append(caught)) for number in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in held:
+        signal.raise_signal(number)
 
 
 def describe_exit(code: int | None) -> str:

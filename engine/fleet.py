@@ -6,7 +6,7 @@ from typing import Any
 
 import zmq
 
-from engine.children import Child
+from engine.children import Child, signals_held
 from engine.config import Config
 from engine.errors import StartError
 from engine.worker import Endpoints, WorkerSpec
@@ -69,7 +69,8 @@ class Fleet:
         decoder.kill()
         decoder.close()
         index = self.decoders.index(decoder)
-        self.decoders[index] = self._start("decoder", decoder.spec.index)
+        with signals_held():
+            self.decoders[index] = self._start("decoder", decoder.spec.index)
         return self.decoders[index]
 
     def by_identity(self, identity: bytes) -> Child | None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import zmq
 
-from engine.children import Child
+from engine.children import Child, signals_held
 from engine.config import Config
 from engine.files import Found, shown
 from engine.fleet import Fleet
@@ -118,8 +118,9 @@ class Supervisor:
         first = next((found for found in files if not self._settled_at_once(found)), None)
         if first is None:
             return
-        self._fleet = Fleet(self._config, self._context, endpoints_in(directory), echo=self._debug)
         try:
+            with signals_held():
+                self._fleet = Fleet(self._config, self._context, endpoints_in(directory), echo=self._debug)
             self._start(self._fleet)
             assert self._board is not None
             self._add(first)
@@ -127,7 +128,8 @@ class Supervisor:
             self._observer.phase("draining")
             self._fleet.drain(self._take, self._tick)
         finally:
-            self._fleet.stop()
+            if self._fleet is not None:
+                self._fleet.stop()
 
     def _start(self, fleet: Fleet) -> None:
         self._observer.phase("loading models")
