@@ -100,12 +100,12 @@ class Child:
 def signals_held() -> Iterator[None]:
     """SIGINT and SIGTERM wait until the end: no child is left half started, or started and known to nobody.
 
-    The mask is for the children, who inherit it: a Ctrl-C, which a terminal sends to all, must not meet them before they
-    ignore it. It is not enough here, where a library's thread may take the signal; so the handlers wait, too.
+    The mask is for the children, who inherit it: a Ctrl-C, which a terminal sends to all, must not meet them before
+    they ignore it. It is not enough here, where a library's thread may take the signal; so the handlers wait, too.
     """
     held: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.signal(number, lambda caught, frame: held.append(caught)) for number in numbers}
+    handlers = {number: signal.signal(number, lambda caught_now, frame: held.append(caught_now)) for number in numbers}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
@@ -113,8 +113,8 @@ def signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number in held:
-        signal.raise_signal(number)
+    for caught in held:
+        signal.raise_signal(caught)
 
 
 def describe_exit(code: int | None) -> str:
