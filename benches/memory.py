@@ -3,8 +3,8 @@
 Joins copies of MEDIUM (generated footage where none is named) to the lengths asked for by stream copy, and indexes each
 in a whole run: supervisor, engine, consumer and decoders as processes, tiny models, one frame a second, an embedded
 store in a temporary directory. With each backend once as it is; and on the longest file once more with the engine
-stopped (SIGSTOP) for --stop-engine seconds, after which the same points must be stored. It is stopped at the first sign
-of progress, while the decoders still have all their credit: what they send then stays in their own memory.
+stopped (SIGSTOP) for --stop-engine seconds, after which the same points must be stored. It is stopped once the file
+is open, while the decoders still have all their credit: what they send then stays in their own memory.
 
 How memory is read. Of each decoder, VmHWM (the peak of its resident memory) and RssAnon (the part that is no file) from
 /proc/PID/status, about five times a second. "Imports" is VmRSS of a process that the same parent starts in the same way
@@ -82,7 +82,7 @@ class Watcher:
         for decoder in fleet.decoders:
             if decoder.process.pid is not None:
                 self._look(decoder.process.pid)
-        if self.stop_seconds and board is not None and any(job.done_seconds for job in board.jobs.values()):
+        if self.stop_seconds and board is not None and any(job.media is not None for job in board.jobs.values()):
             assert fleet.engine.process.pid is not None
             self._stop_or_continue(fleet.engine.process.pid)
 
@@ -146,6 +146,8 @@ def run(medium: Path, backend: str, models: Path, stop_seconds: float, decoders:
         watcher.supervisor = Supervisor(config, watcher)
         report = watcher.supervisor.run(find_files([os.fsencode(medium)], config.run.extensions))
         counts, digest = stored(config)
+    if watcher.stopped_seconds < stop_seconds:
+        raise RuntimeError(f"the run on {medium.name} ended before the engine had been stopped for {stop_seconds} s")
     baseline = imports_mb(backend, medium)
     for use in watcher.uses.values():
         use.above_imports_mb = use.peak_mb - baseline["resident_mb"]
@@ -208,15 +210,13 @@ def verdict(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         spreads[backend] = max(peaks) / min(peaks) - 1
     whole = {(run["backend"], run["hours"]): run for run in runs if not run["engine_stopped_seconds"]}
     stopped = [run for run in runs if run["engine_stopped_seconds"]]
-    same = all(
-        run["ids"] == whole[run["backend"], run["hours"]]["ids"] and run["status"] == "indexed" for run in stopped
-    )
+    same = [run["ids"] == whole[run["backend"], run["hours"]]["ids"] and run["status"] == "indexed" for run in stopped]
     highest = max(run["above_imports_mb"] for run in runs)
     return {
         "highest_above_imports_mb": highest,
         "spread_over_lengths": spreads,
-        "same_points_when_stopped": same,
-        "within_limits": highest <= LIMIT_MB and max(spreads.values()) <= SPREAD and same,
+        "same_points_when_stopped": all(same) if same else None,
+        "within_limits": highest <= LIMIT_MB and max(spreads.values()) <= SPREAD and all(same),
     }
 
 

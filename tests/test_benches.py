@@ -91,7 +91,7 @@ def test_memory_of_whole_runs(short: Path, tiny_models: TinyModels) -> None:
         assert run["peak_mb"] > run["imports"]["resident_mb"] > run["imports"]["anonymous_mb"] > 10
         assert run["above_imports_mb"] == pytest.approx(run["peak_mb"] - run["imports"]["resident_mb"])
         assert [use["peak_mb"] for use in run["decoders"]] == [run["peak_mb"]]
-    assert result["verdict"]["same_points_when_stopped"]
+    assert result["verdict"]["same_points_when_stopped"] is True
     assert len(memory.table(result["runs"]).splitlines()) == 3
 
 
@@ -116,6 +116,10 @@ def test_verdict_knows_every_limit(second: dict[str, Any], within: bool) -> None
     assert memory.verdict([a_run(), a_run(**second)])["within_limits"] is within
 
 
+def test_nothing_is_said_of_runs_that_were_not_made() -> None:
+    assert memory.verdict([a_run()])["same_points_when_stopped"] is None
+
+
 def test_a_process_that_is_gone_has_no_memory() -> None:
     assert memory.status_mb(2**22 + 1) == {}  # beyond the kernel's largest process id
 
@@ -136,6 +140,13 @@ def test_figures_of_the_wire(short: Path) -> None:
         assert medians[load]["sender_cpu_seconds"] > 0
     assert result["share_of_each_round"] == [medians["medium"]["share_of_decoder"]]
     assert "the wire adds" in transport.table(medians)
+
+
+def test_cost_back_to_back_is_that_of_the_bytes() -> None:
+    decoded = {"frames": 10, "window_samples": [500_000_000, 500_000_000]}
+    cost = {"frames": {"sender_cpu_seconds_per_gb": 0.5}, "speech": {"sender_cpu_seconds_per_gb": 0.25}}
+    seconds = transport.back_to_back_seconds({"decode": decoded, **cost})
+    assert seconds == pytest.approx(10 * 150_528 / 1e9 * 0.5 + 2.0 * 0.25)
 
 
 def test_medians_are_of_each_figure() -> None:
