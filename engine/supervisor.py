@@ -69,6 +69,7 @@ class Supervisor:
         self._board: Board | None = None
         self._fleet: Fleet | None = None
         self._assigned: dict[bytes, TaskKey] = {}  # by decoder identity
+        self._decoded: dict[bytes, set[TaskKey]] = {}  # by decoder: sent whole, and not durable yet
         self._beats: dict[bytes, float] = {}
         self._draining = False
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -217,13 +218,16 @@ class Supervisor:
             case Probed() as probed:
                 self._assigned.pop(received.sender, None)
                 board.probed(probed, now)
-            case Decoded():
+            case Decoded(key=key):
                 self._assigned.pop(received.sender, None)
+                self._decoded.setdefault(received.sender, set()).add(key)
             case TaskFailed(key=key, code=code, message=message):
                 self._assigned.pop(received.sender, None)
                 fleet.send(fleet.engine, Abort(key=key))
                 board.failed(key, code, message, now)
             case TaskDurable(result=result):
+                for keys in self._decoded.values():
+                    keys.discard(result.key)
                 board.durable(result, now)
             case EngineStats() | ConsumerStats() | DecoderStats() as stats:
                 self._peaks.see(stats)
@@ -269,12 +273,12 @@ class Supervisor:
 
     def _lose(self, fleet: Fleet, board: Board, decoder: Child, reason: str, stopped: bool) -> None:
         key = self._assigned.pop(decoder.identity, None)
-        if key is None and stopped:
-            return  # it drained, in order
-        if key is None and not decoder.ready:
+        if key is None and not decoder.ready and not stopped:
             raise decoder.failure()  # it cannot even start: a successor would not either
-        if key is not None:
-            abort = board.decoder_lost(key, reason, time.monotonic())
+        # What it had sent whole may still have lain in its own socket, and died with it: that is done again, too.
+        lost = self._decoded.pop(decoder.identity, set()) | ({key} if key is not None else set())
+        for each in sorted(lost):
+            abort = board.decoder_lost(each, reason, time.monotonic())
             if abort is not None:
                 fleet.send(fleet.engine, abort)
         if stopped:

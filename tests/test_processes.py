@@ -67,6 +67,33 @@ def test_a_killed_decoder_is_replaced_and_nothing_is_lost(
     assert_same_points(stored_points(settings), undisturbed)
 
 
+def test_what_a_killed_decoder_had_sent_and_nobody_received_is_done_again(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    """The engine stands still, so whole tasks lie in the decoder's own socket when it is killed."""
+    settings = settings_for(tiny_models, tmp_path, *SLOW, "engine.host_mb=64")
+    steps = ["stop"]
+
+    def meddle(supervisor: Supervisor) -> bool:
+        fleet = supervisor._fleet
+        if fleet is None or supervisor._board is None:
+            return False
+        if steps == ["stop"]:
+            os.kill(fleet.engine.process.pid or 0, signal.SIGSTOP)
+            steps.append("kill")
+        elif any(len(keys) > 1 for keys in supervisor._decoded.values()):
+            fleet.decoders[0].kill()
+            os.kill(fleet.engine.process.pid or 0, signal.SIGCONT)
+            return True
+        return False
+
+    meddler = Meddler(meddle)
+    report = run_supervisor([sample_video], settings, meddler)
+    assert meddler.done
+    assert [row["status"] for row in report["videos"]] == ["indexed"]
+    assert_same_points(stored_points(settings), undisturbed)
+
+
 def test_a_stopped_decoder_is_taken_for_stalled_and_replaced(
     sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
