@@ -28,7 +28,7 @@ from transport.messages import FrameFormat
 DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg"})
 
 # decord holds every scaled picture of a GOP (270 kB at 398x224) and its packets twice. 600 frames are 24 s at 25 per
-# second, four times the longest GOP that encoders make unasked (x264: 250 frames; VP9: 128).
+# second, twice the longest GOP that encoders make unasked (x264: 250 frames; VP9: 128).
 MAX_GOP_FRAMES = 600
 MAX_GOP_BYTES = 32 << 20
 _NOT_IN_MOV = ("vp8", "vp9")  # AVI takes them; it could not take streams with B-frames, which these never have
