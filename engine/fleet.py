@@ -149,7 +149,8 @@ class Fleet:
                 # A successor that is still starting cannot hear yet: tell it when it can.
                 told |= {child.identity for child in group if child.identity not in told and self.send(child, Drain())}
                 for received in self.poll():
-                    patience.renew()
+                    if received.sender in {child.identity for child in group}:
+                        patience.renew()
                     take(received)
                 if patience.is_over:
                     self._give_up_on(group)
