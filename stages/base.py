@@ -83,17 +83,42 @@ class Model(Protocol):
     def max_batch(self) -> int:
         """Most items that one `run` takes, whatever memory there is."""
 
+    @property
+    def precision(self) -> str:
+        """Number format it computes in: float32, float16, int8_float16, …"""
+
+    @property
+    def outside_torch(self) -> bool:
+        """Whether its device memory comes from elsewhere than torch's allocator, whose statistics then miss it."""
+
+    @property
+    def probe_length(self) -> int:
+        """`length_of` of the items that `probe` runs: as long as they come."""
+
     def run(self, batch: Sequence[Any]) -> list[Any]:
         """One result for each item, in order. Raises whatever the library raises; the caller handles out of memory."""
 
+    def probe(self, count: int) -> None:
+        """Run a batch of `count` items that take as much memory as any that will come. Raises as `run` does."""
+
     def length_of(self, item: Any) -> int:
-        """What batches are sorted by: items of like length waste least padding; 0 where length does not matter.
+        """What the cost of an item grows with: items of like length waste least padding; 0 where all cost the same.
 
         The voice model takes only items of equal length in one batch.
         """
 
     def bytes_of(self, item: Any) -> int:
         """Host bytes that the item holds."""
+
+    def park(self, keep: bool) -> None:
+        """Give the device's memory back for a while; `restore` undoes it. The model cannot run meanwhile.
+
+        keep: the weights stay in host memory (pinned, on CUDA); otherwise they are dropped, and read from disk again.
+        Raises RuntimeError when the memory was not given back.
+        """
+
+    def restore(self) -> None:
+        """Be on the device again after `park`. Raises as loading does, out of memory included; it stays parked then."""
 
     def unload(self) -> None:
         """Give the weights' memory back. The model cannot run afterwards."""
