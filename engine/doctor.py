@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from engine.config import Config
-from engine.loading import resolve_device
+from engine.real_devices import resolve_device
 from engine.rundir import endpoints_in, run_directory
 from stages.errors import SluiceError
 from stages.qdrant import open_store

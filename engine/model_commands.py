@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.config import Config
 from engine.errors import ExitCode
-from engine.loading import resolve_device
+from engine.real_devices import resolve_device
 from stages.errors import ModelError
 from stages.registry import ModelRow, list_models
 from stages.registry import check as check_models

@@ -15,7 +15,8 @@ from collections import deque
 import zmq
 
 from engine.core import Engine, Outgoing
-from engine.loading import device_bytes, load_models, resolve_device
+from engine.loading import load_models
+from engine.real_devices import device_bytes, resolve_device
 from engine.worker import WorkerSpec, connect_control, peak_rss_bytes
 from transport.credit import CreditAccount, CreditBook
 from transport.messages import (
