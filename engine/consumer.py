@@ -10,7 +10,8 @@ from typing import Any
 
 import zmq
 
-from engine.worker import WorkerSpec, connect_control, peak_rss_bytes
+from engine.host_memory import peak_rss_bytes
+from engine.worker import WorkerSpec, connect_control
 from stages.errors import StoreError, StoreUnavailable
 from stages.options import StoreOptions
 from stages.qdrant import open_store

@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from engine.config import Config
-from engine.real_devices import resolve_device
+from engine.nvml import driver_version
+from engine.real_devices import cuda_trouble, open_device, resolve_device, torch_build
 from engine.rundir import endpoints_in, run_directory
 from stages.errors import SluiceError
 from stages.qdrant import open_store
@@ -38,7 +39,7 @@ def examine(config: Config) -> list[Finding]:
     return [
         _python(),
         *_packages(),
-        _device(config),
+        *_device(config),
         *_models(config),
         _store(config),
         _run_directory(config),
@@ -60,19 +61,25 @@ def _packages() -> Iterator[Finding]:
             yield Finding(f"package {name}", "problem", "not installed; run make setup")
 
 
-def _device(config: Config) -> Finding:
+def _device(config: Config) -> Iterator[Finding]:
+    driver = driver_version()
+    yield Finding("torch", "ok", f"{torch_build()}; NVIDIA driver: {driver or 'none'}")
     try:
-        device = resolve_device(config.device.name)
+        device = open_device(resolve_device(config.device.name))
     except SluiceError as error:
-        return Finding("device", "problem", error.message)
-    if device == "cpu":
-        return Finding("device", "ok", f"cpu, {os.cpu_count()} cores; no CUDA device is used")
-    import torch
-
-    properties = torch.cuda.get_device_properties(device)
-    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
-    detail = f"{device} {properties.name}, {free_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB free"
-    return Finding("device", "ok", detail)
+        yield Finding("device", "problem", error.message)
+        return
+    reading = device.read()
+    detail = f"{device.name}, {device.label}, {reading.free_bytes / 1e9:.1f} of {device.total_bytes / 1e9:.1f} GB free"
+    unused = cuda_trouble() if device.name == "cpu" and config.device.name == "auto" and driver is not None else None
+    if unused is not None:
+        yield Finding("device", "warning", f"{detail}; {unused}")
+    else:
+        yield Finding("device", "ok", detail)
+    if device.name != "cpu" and not device.notes:
+        yield Finding("device memory", "ok", "NVML says which part is this process's")
+    for note in device.notes:
+        yield Finding("device memory", "warning", note)
 
 
 def _models(config: Config) -> Iterator[Finding]:

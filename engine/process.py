@@ -8,6 +8,7 @@ batch is still running.
 """
 
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -15,9 +16,10 @@ from collections import deque
 import zmq
 
 from engine.core import Engine, Outgoing
+from engine.host_memory import peak_rss_bytes
 from engine.loading import load_models
-from engine.real_devices import device_bytes, resolve_device
-from engine.worker import WorkerSpec, connect_control, peak_rss_bytes
+from engine.real_devices import open_device, resolve_device
+from engine.worker import WorkerSpec, connect_control
 from transport.credit import CreditAccount, CreditBook
 from transport.messages import (
     Abort,
@@ -169,8 +171,10 @@ class EngineProcess:
     def __init__(self, spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
         self._control = connect_control(context, spec, ToEngineControl)
         config = spec.config
-        self._device = resolve_device(config.device.name)
-        models = load_models(config, self._device)
+        self._device = open_device(resolve_device(config.device.name))
+        for note in self._device.notes:
+            print(note, file=sys.stderr)
+        models = load_models(config, self._device.name)
         self._engine = Engine(models.by_role, config.engine, config.voice)
         share_bytes = config.engine.host_mb * 1024 * 1024 // config.decoder_processes
         self._ingress = Ingress(context, spec.endpoints.items, share_bytes)
@@ -184,7 +188,7 @@ class EngineProcess:
             index=spec.index,
             models=tuple(model.info for model in models.by_role.values()),
             frame_format=models.frame_format,
-            device=self._device,
+            device=self._device.name,
         )
 
     def run(self) -> None:
@@ -243,7 +247,8 @@ class EngineProcess:
         if not at_once and now - self._stats_at < STATS_SECONDS:
             return
         self._stats_at = now
-        self._peak_device_bytes = max(self._peak_device_bytes, device_bytes(self._device))
+        if self._device.name != "cpu":
+            self._peak_device_bytes = max(self._peak_device_bytes, self._device.read().used_bytes)
         counters = self._engine.runner.counters
         self._control.send(
             EngineStats(

@@ -9,7 +9,8 @@ from typing import Any
 import zmq
 from numpy.typing import NDArray
 
-from engine.worker import WorkerSpec, connect_control, peak_rss_bytes
+from engine.host_memory import peak_rss_bytes
+from engine.worker import WorkerSpec, connect_control
 from stages.captions import CaptionCue, find_sidecars, read_captions
 from stages.errors import MediaError
 from stages.media import content_of, probe

@@ -119,12 +119,3 @@ def keep_heap_whole() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc; other C libraries have no such habit
         libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident size of this process so far."""
-    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - VmHWM; getrusage's figure survives exec
-        for line in status:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0

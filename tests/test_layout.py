@@ -21,8 +21,8 @@ QDRANT_LIBRARIES = {"qdrant_client", "qdrant_edge"}
 
 # Who imports a model library, and why. Everything else stays light: a supervisor of 60 MB, decoders without CUDA.
 MODEL_MODULES = {
-    "engine/doctor.py": "describes the CUDA device",
-    "engine/real_devices.py": "says which device there is",
+    "engine/cuda_device.py": "reads and releases the device's memory",
+    "engine/real_devices.py": "says which device there is, or why there is none",
     "engine/runner.py": "knows torch's out-of-memory error, and releases its cache",
     "stages/image_model.py": "the frame embedder",
     "stages/resample.py": "torchaudio's resampler, on the CPU of a decoder",
