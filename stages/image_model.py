@@ -15,7 +15,9 @@ import numpy as np
 
 from stages.base import Identity, Pixels, Vector, Vectors
 from stages.errors import ModelError
-from stages.torch_model import dtype_for, load_errors, load_failed, prepare_transformers, release, unit_rows
+from stages.model_files import Files
+from stages.torch_model import dtype_for, load_errors, load_failed, prepare_transformers, unit_rows
+from stages.weights import Weights
 from transport.messages import FrameFormat
 
 if TYPE_CHECKING:
@@ -76,16 +78,19 @@ class ImageModel:
     """A CLIP or SigLIP model on one device. `stages.base.Model` for frames; `embed_texts` for what is searched."""
 
     max_batch = MAX_BATCH
+    outside_torch = False
+    probe_length = 0  # as `length_of`
 
     def __init__(
-        self, model: Any, tokenizer: Any, identity: Identity, preprocessing: Preprocessing, device: str
+        self, weights: Weights, tokenizer: Any, identity: Identity, preprocessing: Preprocessing, device: str
     ) -> None:
-        self._model = model  # transformers module in eval mode
+        self._weights = weights
         self._tokenizer = tokenizer  # None when only the image tower is loaded
         self._device = device
         self._preprocessing = preprocessing
         self.frame_format = preprocessing.format
-        self.dimension = _dimension(model.config)
+        self.precision = weights.precision
+        self.dimension = _dimension(self._model.config)
         self.info = identity.info("image", self.dimension)
 
     @classmethod
@@ -99,13 +104,23 @@ class ImageModel:
         """
         prepare_transformers()
         preprocessing = Preprocessing.read(path)
-        model = _load_module(path, towers, dtype_for(dtype, device))
         tokenizer = None if towers == "image" else _load_tokenizer(path)
-        return cls(model.to(device).eval(), tokenizer, identity, preprocessing, device)
+        files = Files("image", path)
+
+        def read() -> Any:
+            files.check()
+            return _load_module(path, towers, dtype_for(dtype, device)).eval()
+
+        return cls(Weights(read, device), tokenizer, identity, preprocessing, device)
 
     def run(self, batch: Sequence[Pixels]) -> list[Vector]:
         """uint8 RGB [height, width, 3] each, of `frame_format` → float32 [dimension] each, unit length."""
         return list(self.embed_pixels(np.stack(batch)))
+
+    def probe(self, count: int) -> None:
+        """Embed `count` frames of noise; all frames cost the same."""
+        size = (count, self.frame_format.height, self.frame_format.width, 3)
+        self.embed_pixels(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
 
     def embed_pixels(self, pixels: Pixels) -> Vectors:
         """uint8 RGB [n, height, width, 3] → float32 [n, dimension], rows of unit length.
@@ -148,10 +163,22 @@ class ImageModel:
         """Host bytes of one frame."""
         return item.nbytes
 
+    def park(self, keep: bool) -> None:
+        """As `stages.base.Model.park`."""
+        self._weights.park(keep)
+
+    def restore(self) -> None:
+        """As `stages.base.Model.restore`."""
+        self._weights.restore()
+
     def unload(self) -> None:
         """Give the weights' memory back."""
-        self._model = None
-        release(self._device)
+        self._weights.park(keep=False)
+
+    @property
+    def _model(self) -> Any:
+        """transformers' module, on the device. Raises RuntimeError while it is parked."""
+        return self._weights.module
 
     def _image_features(self, pixel_values: "torch.Tensor") -> Any:
         """Pooled and projected, a tensor [n, dimension]; not yet of unit length."""

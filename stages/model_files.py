@@ -108,6 +108,24 @@ def revision(role: Role, path: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+class Files:
+    """The files that a model was loaded from, as they were then."""
+
+    def __init__(self, role: Role, path: Path) -> None:
+        self._role: Role = role
+        self.path = path
+        self._revision = revision(role, path)
+
+    def check(self) -> None:
+        """Raises ModelError (model-changed) when they have changed: other weights would speak under the old name."""
+        if revision(self._role, self.path) != self._revision:
+            raise ModelError(
+                "model-changed",
+                f"models.{self._role}: {self.path} has changed since the model was loaded from it: start again, "
+                "so that the new weights have their own name",
+            )
+
+
 def _block_offsets(size: int) -> list[int]:
     """Where to read blocks: back to back in a small file, evenly spread from first to last in a large one."""
     if size <= BLOCKS * BLOCK_BYTES:

@@ -14,9 +14,10 @@ from pathlib import Path
 from stages.base import ROLES, Identity, Model, Role
 from stages.errors import ModelError
 from stages.model_files import check_kind, is_untrained, revision, size_bytes
-from stages.options import ModelOptions, SpeechOptions
+from stages.options import ModelOptions, SpeechOptions, VoiceOptions
 
 OFF = "off"
+SAMPLE_RATE = 16_000  # of all sound
 PACKAGE = "package:"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -68,8 +69,11 @@ def identify(role: Role, source: str, path: Path) -> Identity:
     return Identity(name=_name(source, path), revision=revision(role, path), untrained=is_untrained(path))
 
 
-def load(role: Role, options: ModelOptions, speech: SpeechOptions, device: str) -> Model:
-    """Find and load the model of a role. device: torch's name ("cpu", "cuda:0").
+def load(
+    role: Role, options: ModelOptions, speech: SpeechOptions, device: str, voice: VoiceOptions | None = None
+) -> Model:
+    """Find and load the model of a role. device: torch's name ("cpu", "cuda:0"). voice: what windows it will get, which
+    only `probe` needs to know; None: the defaults.
 
     Raises ModelError as `resolve` does, and model-load-failed when the files are damaged.
     """
@@ -92,7 +96,8 @@ def load(role: Role, options: ModelOptions, speech: SpeechOptions, device: str) 
         case "voice":
             from stages.speaker_model import SpeakerModel
 
-            return SpeakerModel.load(path, identity, device=device)
+            samples = round((voice or VoiceOptions()).window_seconds * SAMPLE_RATE)
+            return SpeakerModel.load(path, identity, device=device, probe_samples=samples)
 
 
 def list_models(options: ModelOptions) -> list[ModelRow]:

@@ -16,12 +16,15 @@ import yaml
 from stages import torchaudio_shim
 from stages.base import Identity, Pcm, Vector
 from stages.errors import ModelError
-from stages.torch_model import release, unit_rows
+from stages.model_files import Files
+from stages.torch_model import unit_rows
+from stages.weights import Weights
 
 if TYPE_CHECKING:
     import torch
 
 MAX_BATCH = 256  # windows of 3 s; the budget decides below that
+PROBE_SAMPLES = 48_000  # 3 s, the default of voice.window_seconds
 INT16_SCALE = 1 / 32768  # the model was trained on sound between -1 and 1
 ECAPA = "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN"
 
@@ -46,32 +49,34 @@ class SpeakerModel:
     """
 
     max_batch = MAX_BATCH
+    outside_torch = False
 
-    def __init__(self, features: Any, norm: Any, network: Any, identity: Identity, dimension: int, device: str) -> None:
-        self._features = features  # waveforms [n, samples] → log mel energies [n, frames, mels]
-        self._norm = norm  # … minus their mean over the window
-        self._network = network  # … → [n, 1, dimension]
+    def __init__(
+        self, weights: Weights, identity: Identity, dimension: int, device: str, probe_samples: int = PROBE_SAMPLES
+    ) -> None:
+        self._weights = weights  # of a ModuleList: features, norm, network
         self._device = device
+        self.precision = weights.precision
+        self.probe_length = probe_samples
         self.info = identity.info("voice", dimension)
 
     @classmethod
-    def load(cls, path: Path, identity: Identity, *, device: str = "cpu") -> Self:
+    def load(cls, path: Path, identity: Identity, *, device: str = "cpu", probe_samples: int = PROBE_SAMPLES) -> Self:
         """Load from a local directory in the layout of speechbrain/spkrec-ecapa-voxceleb.
 
-        hyperparams.yaml is read as data, and the weights as tensors; neither can run code.
+        hyperparams.yaml is read as data, and the weights as tensors; neither can run code. probe_samples: length of the
+        longest windows that will come, at 16 kHz.
         Raises ModelError: model-wrong-kind when the file describes another model, model-load-failed when the files are
         damaged or do not belong together.
         """
         architecture = read_architecture(path / "hyperparams.yaml")
-        prepare_speechbrain()
-        from speechbrain.lobes.features import Fbank
-        from speechbrain.processing.features import InputNormalization
+        files = Files("voice", path)
 
-        features = Fbank(n_mels=architecture.input_size).to(device).eval()
-        norm = InputNormalization(norm_type="sentence", std_norm=False).to(device).eval()
-        network = build_network(architecture)
-        _load_weights(network, path / "embedding_model.ckpt")
-        return cls(features, norm, network.to(device).eval(), identity, architecture.lin_neurons, device)
+        def read() -> Any:
+            files.check()
+            return _load_modules(architecture, path / "embedding_model.ckpt")
+
+        return cls(Weights(read, device), identity, architecture.lin_neurons, device, probe_samples)
 
     def run(self, batch: Sequence[Pcm]) -> list[Vector]:
         """int16 [samples] each, 16 kHz, all of one length → float32 [dimension] each, unit length.
@@ -89,13 +94,18 @@ class SpeakerModel:
             pcm = torch.from_numpy(np.stack(batch)).to(self._device)  # int16: half the bytes to the device
             return list(unit_rows(self._embed(pcm.float() * INT16_SCALE), "models.voice"))
 
+    def probe(self, count: int) -> None:
+        """Embed `count` windows of noise, as long as they come."""
+        noise = np.random.default_rng(0).integers(-8192, 8192, self.probe_length, dtype=np.int16)
+        self.run([noise] * count)
+
     def _embed(self, waveforms: "torch.Tensor") -> "torch.Tensor":
         """float32 [n, samples] → float32 [n, dimension], any length."""
         import torch
 
+        features, norm, network = self._weights.module
         whole = torch.ones(len(waveforms), device=waveforms.device)
-        features = self._norm(self._features(waveforms), whole)
-        embeddings: torch.Tensor = self._network(features, whole)
+        embeddings: torch.Tensor = network(norm(features(waveforms), whole), whole)
         return embeddings.squeeze(1)
 
     def length_of(self, item: Pcm) -> int:
@@ -106,10 +116,17 @@ class SpeakerModel:
         """Host bytes of one window."""
         return item.nbytes
 
+    def park(self, keep: bool) -> None:
+        """As `stages.base.Model.park`."""
+        self._weights.park(keep)
+
+    def restore(self) -> None:
+        """As `stages.base.Model.restore`."""
+        self._weights.restore()
+
     def unload(self) -> None:
         """Give the weights' memory back."""
-        del self._features, self._norm, self._network
-        release(self._device)
+        self._weights.park(keep=False)
 
 
 def prepare_speechbrain() -> None:
@@ -127,6 +144,21 @@ def prepare_speechbrain() -> None:
     for name, module in list(sys.modules.items()):
         if isinstance(module, DeprecatedModuleRedirect):
             del sys.modules[name]
+
+
+def _load_modules(architecture: Architecture, file: Path) -> Any:
+    """In a ModuleList, in eval mode and in host memory: waveforms [n, samples] → log mel energies [n, frames, mels]; …
+    minus their mean over the window; … → [n, 1, dimension]. Only the last has weights.
+    """
+    prepare_speechbrain()
+    import torch
+    from speechbrain.lobes.features import Fbank
+    from speechbrain.processing.features import InputNormalization
+
+    network = build_network(architecture)
+    _load_weights(network, file)
+    norm = InputNormalization(norm_type="sentence", std_norm=False)
+    return torch.nn.ModuleList([Fbank(n_mels=architecture.input_size), norm, network]).eval()
 
 
 def build_network(architecture: Architecture) -> Any:

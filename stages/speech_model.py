@@ -12,7 +12,6 @@ it would be lost.
 
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.base import Identity, Pcm, SpeechInput, TextSegment, Transcript
+from stages.ctranslate2_model import (
+    Weights,
+    choose_compute_type,
+    in_host_memory,
+    load_errors,
+    split_device,
+    supported_compute_types,
+)
 from stages.cublas import preload_cublas
 from stages.errors import ModelError
+from stages.model_files import Files
 from stages.options import SpeechOptions
 from stages.phrases import phrase_span, split_phrases, trim_words
 from transport.messages import Word
@@ -40,9 +48,7 @@ WINDOW_FRAMES = 3000  # of 10 ms
 FRAME_SAMPLES = 160
 MIN_FRAMES = 16  # alignment smooths over 7 positions
 MAX_TOKENS = 448  # prompt and text: the length of Whisper's text positions
-
-UNLOAD_SECONDS = 5.0
-UNLOAD_STEP_SECONDS = 0.01
+LONGEST_TEXT = MAX_TOKENS // 2  # tokens; CTranslate2 stops there, as Whisper itself does (whisper.cc, max_length / 2)
 
 # Punctuation that belongs to the word behind it, and to the word before it.
 OPENING = "\"'“¿([{-"
@@ -65,12 +71,16 @@ class SpeechModel:
     """A Whisper on one device. `stages.base.Model`. One thread calls it."""
 
     max_batch = MAX_BATCH
+    outside_torch = True  # CTranslate2 asks the driver itself
+    probe_length = 0  # as `length_of`
 
-    def __init__(self, whisper: "WhisperModel", identity: Identity, options: SpeechOptions) -> None:
+    def __init__(self, whisper: "WhisperModel", identity: Identity, options: SpeechOptions, files: Files) -> None:
         from faster_whisper.tokenizer import Tokenizer
         from faster_whisper.transcribe import get_suppressed_tokens
 
         self._whisper = whisper
+        self._weights = Weights(whisper.model, files)
+        self.precision: str = whisper.model.compute_type
         self._beam_size = options.beam_size
         self._language = options.language
         self._multilingual: bool = whisper.model.is_multilingual
@@ -105,11 +115,12 @@ class SpeechModel:
         kind, index = split_device(device)
         compute_type = choose_compute_type(dtype, device, supported_compute_types(device))
         _check_tokenizer(path / "tokenizer.json")
+        files = Files("speech", path)
         if kind == "cuda":
             preload_cublas()
         from faster_whisper import WhisperModel
 
-        try:
+        with load_errors(path):
             whisper = WhisperModel(
                 str(path),
                 device=kind,
@@ -119,12 +130,8 @@ class SpeechModel:
                 num_workers=1,
                 local_files_only=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            if "out of memory" in str(error):
-                raise
-            raise ModelError("model-load-failed", f"models.speech: {path}: {' '.join(str(error).split())}") from error
         _check_features(path, whisper)
-        model = cls(whisper, identity, options or SpeechOptions())
+        model = cls(whisper, identity, options or SpeechOptions(), files)
         model._check_language()
         return model
 
@@ -135,10 +142,11 @@ class SpeechModel:
         """
         if not batch:
             return []
+        self._weights.check_on_device()
         encoded = self._whisper.encode(np.stack([self._features(item.pcm) for item in batch]))
         languages = self._languages(batch, encoded)
-        decoded = self._decode(encoded, [code for code, _ in languages])
-        rows = _in_host_memory(encoded)
+        decoded = self._decode(encoded, [code for code, _ in languages], self._suppressed)
+        rows = in_host_memory(encoded)
         return [
             Transcript(code, probability, self._segments(item, code, result, rows[index : index + 1]))
             for index, (item, (code, probability), result) in enumerate(zip(batch, languages, decoded, strict=True))
@@ -152,21 +160,30 @@ class SpeechModel:
         """Host bytes of one window."""
         return item.pcm.nbytes
 
-    def unload(self) -> None:
-        """Give the weights' memory back.
-
-        CTranslate2 ignores the request while a batch is running, and its worker counts a batch as running for a moment
-        after its result is out. Raises RuntimeError when the weights are still there after UNLOAD_SECONDS.
+    def probe(self, count: int) -> None:
+        """Transcribe `count` windows of noise, each to the longest text there is: with the end of text suppressed, the
+        decoder's cache reaches its full size. One window is aligned, with such a text too: `run` aligns one at a time.
         """
-        model = self._whisper.model
-        for _ in range(round(UNLOAD_SECONDS / UNLOAD_STEP_SECONDS)):
-            model.unload_model()
-            if not model.model_is_loaded:
-                return
-            time.sleep(UNLOAD_STEP_SECONDS)
-        raise RuntimeError(
-            f"CTranslate2 did not unload the speech model in {UNLOAD_SECONDS} s: a batch is still running"
-        )
+        self._weights.check_on_device()
+        noise = np.random.default_rng(0).integers(-8192, 8192, WINDOW_SAMPLES, dtype=np.int16)
+        batch = [SpeechInput(noise, None)] * count
+        encoded = self._whisper.encode(np.stack([self._features(noise)] * count))
+        codes = [code for code, _ in self._languages(batch, encoded)]
+        end_of_text = self._tokenizers[codes[0]].eot
+        self._decode(encoded, codes, [*self._suppressed, end_of_text])
+        self._align(batch[0], codes[0], [0] * LONGEST_TEXT, in_host_memory(encoded)[:1])
+
+    def park(self, keep: bool) -> None:
+        """As `stages.base.Model.park`."""
+        self._weights.park(keep)
+
+    def restore(self) -> None:
+        """As `stages.base.Model.restore`."""
+        self._weights.restore()
+
+    def unload(self) -> None:
+        """Give the weights' memory back. Raises RuntimeError as `park` does."""
+        self._weights.park(keep=False)
 
     def _check_language(self) -> None:
         if self._language is not None and self._language not in self._tokenizers:
@@ -197,7 +214,7 @@ class SpeechModel:
             for code, ranked in zip(known, heard, strict=True)
         ]
 
-    def _decode(self, encoded: "StorageView", languages: Sequence[str]) -> list[Decoded]:
+    def _decode(self, encoded: "StorageView", languages: Sequence[str], suppressed: Sequence[int]) -> list[Decoded]:
         tokenizers = [self._tokenizers[code] for code in languages]
         results = self._whisper.model.generate(
             encoded,
@@ -205,7 +222,7 @@ class SpeechModel:
             beam_size=self._beam_size,
             max_length=MAX_TOKENS,
             suppress_blank=True,
-            suppress_tokens=self._suppressed,
+            suppress_tokens=suppressed,
             return_scores=True,
             return_no_speech_prob=True,
         )
@@ -244,47 +261,6 @@ class SpeechModel:
         ]
         phrases = split_phrases(trim_words(spoken, window_seconds))
         return tuple(_segment(phrase, window_seconds, result, ratio) for phrase in phrases)
-
-
-def split_device(device: str) -> tuple[str, int]:
-    """ "cuda:1" → ("cuda", 1), as CTranslate2 wants it."""
-    kind, _, index = device.partition(":")
-    return kind, int(index or 0)
-
-
-def supported_compute_types(device: str) -> set[str]:
-    """Raises ModelError (model-dtype) when CTranslate2 cannot use the device at all."""
-    import ctranslate2
-
-    try:
-        return set(ctranslate2.get_supported_compute_types(*split_device(device)))
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(
-            "model-dtype", f"models.speech: CTranslate2 cannot use {device}: {error}; set device.name or models.speech"
-        ) from error
-
-
-def choose_compute_type(dtype: str, device: str, supported: set[str]) -> str:
-    """`dtype`, or for "auto" the fastest that loses nothing one can hear: float16 on CUDA, int8 on the CPU; float32
-    where the device has neither. Raises ModelError (model-dtype) when the device does not support it.
-    """
-    if dtype == "auto":
-        fast = "float16" if device.startswith("cuda") else "int8"
-        return fast if fast in supported else "float32"
-    if dtype not in supported:
-        raise ModelError(
-            "model-dtype",
-            f'models.speech_dtype = "{dtype}": {device} supports auto, {", ".join(sorted(supported))}',
-        )
-    return dtype
-
-
-def _in_host_memory(encoded: "StorageView") -> npt.NDArray[np.float32]:
-    """[n, 1500, width] from any device and type. NumPy knows no bfloat16, so the type is changed where it lies."""
-    import ctranslate2
-
-    host = encoded.to(ctranslate2.DataType.float32).to_device(ctranslate2.Device.cpu)
-    return np.array(host)
 
 
 def _frames(pcm: Pcm) -> int:

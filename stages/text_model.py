@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from stages.base import Identity, Vector, Vectors
 from stages.errors import ModelError
-from stages.torch_model import dtype_for, load_errors, load_failed, prepare_transformers, release, unit_rows
+from stages.model_files import Files
+from stages.torch_model import dtype_for, load_errors, load_failed, prepare_transformers, unit_rows
+from stages.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_BATCH = 512  # as for frames: more brings no speed, and costs more when it fails
-PROBES = ["a short sentence", "another one, a little longer than the first"]
+LONGEST_TOKENS = 1024  # no phrase of speech has more; models that take 32768 tokens would need gigabytes for one text
+PROBE_WORD = "zq7 "  # one token or more in any tokenizer
+LOADING_TEXTS = ["a short sentence", "another one, a little longer than the first"]
 
 
 class TextModel:
@@ -17,15 +24,21 @@ class TextModel:
 
     Models trained with instructions ("query: ", "passage: ") carry them in config_sentence_transformers.json; they are
     put before queries and documents as the model asks. Text beyond `max_tokens` is cut off by the model.
+
+    Lengths are counted in UTF-8 bytes, up to `max_tokens`. A token spells a byte or more, so a text never has more
+    tokens than its length says, and at `max_tokens` bytes it may be as long for the model as any: what is predicted
+    from the length of a text is an upper bound (English has 4 to 5 bytes a token).
     """
 
     max_batch = MAX_BATCH
+    outside_torch = False
 
-    def __init__(self, model: Any, identity: Identity, device: str) -> None:
-        self._model = model  # SentenceTransformer in eval mode
-        self._device = device
-        self.max_tokens: int | None = model.max_seq_length
-        self.dimension = _checked_dimension(model)
+    def __init__(self, weights: Weights, identity: Identity) -> None:
+        self._weights = weights
+        self.precision = weights.precision
+        self.max_tokens: int = self._model.max_seq_length
+        self.probe_length = self.max_tokens
+        self.dimension = _checked_dimension(self._model)
         self.info = identity.info("text", self.dimension)
 
     @classmethod
@@ -36,23 +49,24 @@ class TextModel:
         what it gives for text is not one vector a text.
         """
         prepare_transformers()
-        from sentence_transformers import SentenceTransformer
+        files = Files("text", path)
 
-        try:
-            model = SentenceTransformer(
-                str(path),
-                device=device,
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={"dtype": dtype_for(dtype, device)},
-            )
-        except load_errors() as error:
-            raise load_failed("models.text", path, error) from error
-        return cls(model.eval(), identity, device)
+        def read() -> Any:
+            files.check()
+            return _load_module(path, dtype_for(dtype, device))
+
+        return cls(Weights(read, device), identity)
 
     def run(self, batch: Sequence[str]) -> list[Vector]:
         """Documents → float32 [dimension] each, unit length."""
         return list(self.embed_documents(batch))
+
+    def probe(self, count: int) -> None:
+        """Embed `count` texts of `max_tokens` tokens. One is shorter where there are several, as in any real batch:
+        models need more memory when there is padding to mask.
+        """
+        longest = PROBE_WORD * self.max_tokens
+        self.embed_documents([longest] * (count - 1) + [longest if count == 1 else PROBE_WORD])
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         """What is searched in → float32 [n, dimension], rows of unit length."""
@@ -63,17 +77,29 @@ class TextModel:
         return self._unit_rows(self._model.encode_query, texts, ("query",))
 
     def length_of(self, item: str) -> int:
-        """Characters: near enough to tokens for batches of like length."""
-        return len(item)
+        """UTF-8 bytes, at most `max_tokens`: no less than its tokens."""
+        return min(len(item.encode()), self.max_tokens)
 
     def bytes_of(self, item: str) -> int:
         """Host bytes of one text."""
         return len(item.encode())
 
+    def park(self, keep: bool) -> None:
+        """As `stages.base.Model.park`."""
+        self._weights.park(keep)
+
+    def restore(self) -> None:
+        """As `stages.base.Model.restore`."""
+        self._weights.restore()
+
     def unload(self) -> None:
         """Give the weights' memory back."""
-        self._model = None
-        release(self._device)
+        self._weights.park(keep=False)
+
+    @property
+    def _model(self) -> Any:
+        """The SentenceTransformer, on the device. Raises RuntimeError while it is parked."""
+        return self._weights.module
 
     def _unit_rows(self, encode: Any, texts: Sequence[str], prompt_names: tuple[str, ...]) -> Vectors:
         """The batch as given, in one pass. The library is told that these are texts by giving it a list of str: it
@@ -92,12 +118,26 @@ class TextModel:
         return unit_rows(features, "models.text_dtype")
 
 
+def _load_module(path: Path, dtype: "torch.dtype") -> Any:
+    """A SentenceTransformer in host memory, in eval mode, that takes at most LONGEST_TOKENS."""
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(
+            str(path), device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs={"dtype": dtype}
+        )
+    except load_errors() as error:
+        raise load_failed("models.text", path, error) from error
+    model.max_seq_length = min(model.max_seq_length or LONGEST_TOKENS, LONGEST_TOKENS)
+    return model.eval()
+
+
 def _checked_dimension(model: Any) -> int:
     """Run the model once: versions of the library differ in what they make of their input, so nothing is assumed."""
     try:
-        shape = model.encode(PROBES, show_progress_bar=False).shape
+        shape = model.encode(LOADING_TEXTS, show_progress_bar=False).shape
     except KeyError as error:  # the library looks for an output that only a pooling layer makes
         raise ModelError("model-wrong-kind", f"models.text: the model gives no {error} for a text") from error
-    if len(shape) != 2 or shape[0] != len(PROBES):
-        raise ModelError("model-wrong-kind", f"models.text: the model gives {shape} for {len(PROBES)} texts")
+    if len(shape) != 2 or shape[0] != len(LOADING_TEXTS):
+        raise ModelError("model-wrong-kind", f"models.text: the model gives {shape} for {len(LOADING_TEXTS)} texts")
     return int(shape[1])

@@ -12,7 +12,10 @@ DIMENSION = 4
 
 
 class FakeModel:
-    """Embeds anything; `fault` may raise for a batch."""
+    """Embeds anything; `fault` may raise for a batch, and for a probe. `moves` lists the parks and restores."""
+
+    precision = "float32"
+    outside_torch = False
 
     def __init__(self, role: Any, max_batch: int = 64, fault: Callable[[Sequence[Any]], None] | None = None) -> None:
         self.info = ModelInfo(
@@ -20,13 +23,41 @@ class FakeModel:
         )
         self.max_batch = max_batch
         self.fault = fault
-        self.batches: list[int] = []
+        self.batches: list[int] = []  # items of each batch that was begun, …
+        self.probes: list[int] = []  # … and of each probe
+        self.moves: list[str] = []  # keep | drop | restore
+        self.parked = False
+        self.probe_length = 48_000 if role == "voice" else 0
 
     def run(self, batch: Sequence[Any]) -> list[Any]:
-        self.batches.append(len(batch))
+        self._start(self.batches, batch)
+        return [self.result_of(item) for item in batch]
+
+    def probe(self, count: int) -> None:
+        """Run `count` of the largest items: frames of 8x8, windows of 3 s, speech of 30 s, sentences."""
+        samples = np.zeros(480_000 if self.info.role == "speech" else 48_000, np.int16)
+        item: Any = {
+            "image": np.zeros((8, 8, 3), np.uint8),
+            "speech": SpeechInput(samples, None),
+            "text": "a sentence",
+            "voice": samples,
+        }[self.info.role]
+        self._start(self.probes, [item] * count)
+
+    def _start(self, counts: list[int], batch: Sequence[Any]) -> None:
+        if self.parked:
+            raise RuntimeError("the model is parked: restore() brings it back")
+        counts.append(len(batch))
         if self.fault is not None:
             self.fault(batch)
-        return [self.result_of(item) for item in batch]
+
+    def park(self, keep: bool) -> None:
+        self.moves.append("keep" if keep else "drop")
+        self.parked = True
+
+    def restore(self) -> None:
+        self.moves.append("restore")
+        self.parked = False
 
     def result_of(self, item: Any) -> Any:
         """A transcript of one phrase a second, or a unit vector that depends on the item."""

@@ -12,6 +12,7 @@ import torch
 from stages.base import Identity, Pixels
 from stages.errors import ModelError
 from stages.image_model import ImageModel, Preprocessing
+from stages.tiny import build_tiny
 from stages.torch_model import dtype_for, unit_rows
 from tests.conftest import TinyModels
 from transport.messages import FrameFormat
@@ -160,6 +161,49 @@ def test_what_the_model_says_of_itself(model: ImageModel, family: str) -> None:
     assert model.frame_format == FrameFormat(width=224, height=224, fit=fit)
     assert model.bytes_of(noise(1)[0]) == 150_528
     assert model.length_of(noise(1)[0]) == 0
+
+
+def test_what_the_budget_asks(model: ImageModel, path: Path) -> None:
+    assert (model.precision, model.outside_torch) == ("float32", False)
+    assert ImageModel.load(path, IDENTITY, dtype="bfloat16").precision == "bfloat16"
+    assert model.probe_length == model.length_of(noise(1)[0])
+
+
+def test_a_probe_runs_as_many_frames_as_asked(model: ImageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    features = model._image_features
+
+    def record(pixel_values: torch.Tensor) -> Any:
+        shapes.append(tuple(pixel_values.shape))
+        return features(pixel_values)
+
+    monkeypatch.setattr(model, "_image_features", record)
+    model.probe(3)
+    assert shapes == [(3, 3, 224, 224)]
+
+
+def test_a_parked_model_comes_back_the_same(path: Path) -> None:
+    model = ImageModel.load(path, IDENTITY)
+    frames = list(noise(2))
+    images, texts = np.stack(model.run(frames)), model.embed_texts(["a dog"])
+    for keep in (True, False, True, False, False):
+        model.park(keep)
+        for use in (lambda: model.run(frames), lambda: model.probe(1), lambda: model.embed_texts(["a dog"])):
+            with pytest.raises(RuntimeError, match="parked"):
+                use()
+        assert (model.precision, model.dimension) == ("float32", 64)
+        model.restore()
+        np.testing.assert_array_equal(np.stack(model.run(frames)), images)
+        np.testing.assert_array_equal(model.embed_texts(["a dog"]), texts)
+
+
+def test_other_weights_in_the_same_place_are_not_taken_for_the_old_ones(clip: Path, tmp_path: Path) -> None:
+    model = ImageModel.load(clip, IDENTITY)
+    model.park(keep=False)
+    shutil.copy(build_tiny(tmp_path / "other", ("clip",), seed=1)["clip"] / "model.safetensors", clip)
+    with pytest.raises(ModelError, match="has changed") as error:
+        model.restore()
+    assert error.value.code == "model-changed"
 
 
 @pytest.mark.parametrize("shape", [(200, 224, 3), (224, 224, 4), (3, 224, 224)])

@@ -24,6 +24,7 @@ MODEL_MODULES = {
     "engine/cuda_device.py": "reads and releases the device's memory",
     "engine/real_devices.py": "says which device there is, or why there is none",
     "engine/runner.py": "knows torch's out-of-memory error, and releases its cache",
+    "stages/ctranslate2_model.py": "devices, types and weights of the speech model",
     "stages/image_model.py": "the frame embedder",
     "stages/resample.py": "torchaudio's resampler, on the CPU of a decoder",
     "stages/speaker_model.py": "the voice embedder",
@@ -34,6 +35,7 @@ MODEL_MODULES = {
     "stages/tiny_tokenizers.py": "builds tiny models",
     "stages/torch_model.py": "what the torch models share",
     "stages/torchaudio_shim.py": "imports torchaudio beside any build of torch",
+    "stages/weights.py": "moves weights between the device and host memory",
 }
 
 

@@ -15,7 +15,7 @@ from stages import registry
 from stages.base import ROLES
 from stages.errors import ModelError
 from stages.model_files import BLOCK_BYTES, BLOCKS, _block_offsets, describe, files_read, revision, size_bytes
-from stages.options import ModelOptions, SpeechOptions
+from stages.options import ModelOptions, SpeechOptions, VoiceOptions
 from tests.conftest import TinyModels
 
 ROOT = Path(__file__).parents[1]
@@ -302,6 +302,12 @@ def test_a_loaded_model_is_labelled_as_the_list_says(tiny_models: TinyModels) ->
     options = ModelOptions(image=str(tiny_models["siglip"]))
     model = registry.load("image", options, SPEECH, "cpu")
     assert model.info.label == registry.list_models(options)[0].label
+
+
+def test_the_voice_model_is_probed_with_windows_as_long_as_the_settings_make_them(tiny_models: TinyModels) -> None:
+    options = ModelOptions(voice=str(tiny_models["ecapa"]))
+    assert registry.load("voice", options, SPEECH, "cpu").probe_length == 48_000
+    assert registry.load("voice", options, SPEECH, "cpu", VoiceOptions(window_seconds=2.5)).probe_length == 40_000
 
 
 @pytest.mark.parametrize("role", ["speech", "voice"])

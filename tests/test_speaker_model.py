@@ -5,6 +5,7 @@ import pickle
 import shutil
 import sys
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,43 @@ def test_what_the_scheduler_asks(model: SpeakerModel) -> None:
 
 def test_an_unloaded_model_is_gone(path: Path) -> None:
     model = SpeakerModel.load(path, IDENTITY)
+    weight = weakref.ref(next(model._weights.module.parameters()))
     model.unload()
-    with pytest.raises(AttributeError):
+    assert weight() is None
+    with pytest.raises(RuntimeError, match="parked"):
         model.run(voices(1))
+
+
+def test_what_the_budget_asks(model: SpeakerModel, path: Path) -> None:
+    assert (model.precision, model.outside_torch, model.probe_length) == ("float32", False, 48000)
+    assert SpeakerModel.load(path, IDENTITY, probe_samples=32000).probe_length == 32000
+
+
+def test_a_probe_runs_windows_of_the_length_it_names(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SpeakerModel.load(path, IDENTITY, probe_samples=16000)
+    shapes: list[tuple[int, ...]] = []
+    embed = model._embed
+
+    def record(sound: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(sound.shape))
+        return embed(sound)
+
+    monkeypatch.setattr(model, "_embed", record)
+    model.probe(3)
+    assert shapes == [(3, 16000)]
+
+
+def test_a_parked_model_comes_back_the_same(path: Path) -> None:
+    model = SpeakerModel.load(path, IDENTITY)
+    windows = voices(3)
+    before = np.stack(model.run(windows))
+    for keep in (True, False, True, False):
+        model.park(keep)
+        for use in (lambda: model.run(windows), lambda: model.probe(1)):
+            with pytest.raises(RuntimeError, match="parked"):
+                use()
+        model.restore()
+        np.testing.assert_array_equal(np.stack(model.run(windows)), before)
 
 
 def test_speechbrain_leaves_no_module_that_fails_when_looked_at(model: SpeakerModel) -> None:

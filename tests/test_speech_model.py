@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from stages.base import Identity, Pcm, SpeechInput, Transcript
+from stages.ctranslate2_model import Weights, choose_compute_type, split_device
 from stages.errors import ModelError
+from stages.model_files import Files
 from stages.options import SpeechOptions
 from stages.phrases import PHRASE_MAX_SECONDS
-from stages.speech_model import SpeechModel, choose_compute_type, split_device
+from stages.speech_model import LONGEST_TEXT, SpeechModel
 from stages.tiny_speech import build_tiny_whisper
 from tests.conftest import TinyModels
 
@@ -291,27 +293,228 @@ def test_a_set_language_that_the_model_lacks_is_refused(path: Path, english: Pat
 # --- life and death -------------------------------------------------------------------------------------------------
 
 
+def loaded(model: SpeechModel) -> bool:
+    """What CTranslate2 says."""
+    return bool(model._whisper.model.model_is_loaded)
+
+
 def test_unloading_right_after_a_batch_works(path: Path) -> None:
     model = load(path)
     model.run([SpeechInput(sound(1), "en")])
     model.unload()
-    assert not model._whisper.model.model_is_loaded
-    with pytest.raises(RuntimeError, match="No model replica"):
+    assert not loaded(model)
+    with pytest.raises(RuntimeError, match="parked"):
         model.run([SpeechInput(sound(1), "en")])
 
 
-def test_a_model_that_stays_loaded_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stubborn:
-        model_is_loaded = True
-
-        def unload_model(self) -> None:
-            """Like CTranslate2 while a batch is running."""
-
+def test_a_parked_model_comes_back_the_same(path: Path) -> None:
     model = load(path)
-    monkeypatch.setattr("stages.speech_model.UNLOAD_SECONDS", 0.02)
-    monkeypatch.setattr(model._whisper, "model", Stubborn())
+    window = SpeechInput(sound(4), None)
+    before = model.run([window])
+    for keep in (True, False, True, True, False, False):
+        model.park(keep)
+        with pytest.raises(RuntimeError, match="parked"):
+            model.run([window])
+        with pytest.raises(RuntimeError, match="parked"):
+            model.probe(1)
+        model.restore()
+        assert loaded(model)
+        assert model.run([window]) == before
+
+
+def test_weights_that_are_dropped_are_unloaded_and_those_kept_on_the_cpu_stay(path: Path) -> None:
+    model = load(path)
+    model.park(keep=True)
+    assert loaded(model)
+    model.park(keep=False)
+    assert not loaded(model)
+    model.park(keep=True)  # there is nothing to keep
+    assert not loaded(model)
+    model.restore()
+    assert loaded(model)
+    model.restore()
+    assert model.run([SpeechInput(sound(1), "en")])[0].segments
+
+
+def test_a_restore_that_fails_leaves_it_parked_and_a_later_one_works(spoilt: Path) -> None:
+    model = load(spoilt)
+    window = SpeechInput(sound(3), "en")
+    before = model.run([window])
+    model.park(keep=False)
+    weights = spoilt / "model.bin"
+    weights.rename(spoilt / "away")
+    with pytest.raises(ModelError) as error:
+        model.restore()
+    assert error.value.code == "model-changed"
+    with pytest.raises(RuntimeError, match="parked"):
+        model.run([window])
+    (spoilt / "away").rename(weights)
+    model.restore()
+    assert model.run([window]) == before
+
+
+def test_other_weights_in_the_same_place_are_not_taken_for_the_old_ones(spoilt: Path) -> None:
+    model = load(spoilt)
+    model.park(keep=False)
+    build_tiny_whisper(spoilt, seed=1)
+    with pytest.raises(ModelError, match="has changed since the model was loaded") as error:
+        model.restore()
+    assert error.value.code == "model-changed"
+
+
+class Engine:
+    """CTranslate2's behaviour on CUDA. `busy`: requests that it ignores before it unloads."""
+
+    device = "cuda"
+    compute_type = "float16"
+
+    def __init__(self, busy: int = 0, host_error: Exception | None = None) -> None:
+        self.busy = busy
+        self.host_error = host_error  # of the copy to host memory; what was on the device is gone then
+        self.device_error: Exception | None = None
+        self.model_is_loaded = True
+        self.on_device = True
+        self.copied = 0
+        self.cached = False
+
+    def unload_model(self, to_cpu: bool = False) -> None:
+        if self.busy:
+            self.busy -= 1
+            return
+        on_device, self.on_device = self.on_device, False
+        if to_cpu and not self.cached and on_device:
+            if self.host_error is not None:
+                raise self.host_error
+            self.copied += 1
+            self.cached = True
+        elif not to_cpu:
+            self.cached = False
+        self.model_is_loaded = False
+
+    def load_model(self, keep_cache: bool = False) -> None:
+        if self.device_error is not None:
+            raise self.device_error
+        self.cached = self.cached and keep_cache
+        self.model_is_loaded = self.on_device = True
+
+
+def weights_of(engine: Engine, path: Path) -> Weights:
+    return Weights(engine, Files("speech", path))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_request_to_unload_that_is_ignored_is_made_again(path: Path, keep: bool) -> None:
+    engine = Engine(busy=7)
+    weights_of(engine, path).park(keep)
+    assert (engine.on_device, engine.cached, engine.busy) == (False, keep, 0)
+
+
+def test_a_model_that_stays_loaded_is_reported_and_still_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.ctranslate2_model.UNLOAD_SECONDS", 0.02)
+    weights = weights_of(Engine(busy=1000), path)
     with pytest.raises(RuntimeError, match="did not unload"):
-        model.unload()
+        weights.park(keep=True)
+    weights.check_on_device()
+
+
+def test_the_copy_in_host_memory_is_made_once(path: Path) -> None:
+    engine = Engine()
+    weights = weights_of(engine, path)
+    for _ in range(3):
+        weights.park(keep=True)
+        weights.restore()
+    assert (engine.copied, engine.cached, engine.on_device) == (1, True, True)
+    weights.park(keep=False)
+    assert not engine.cached
+
+
+@pytest.mark.parametrize("error", [RuntimeError("failed to allocate"), MemoryError("std::bad_alloc")])
+def test_where_host_memory_has_no_room_the_weights_are_dropped(path: Path, error: Exception) -> None:
+    engine = Engine(host_error=error)
+    weights = weights_of(engine, path)
+    weights.park(keep=True)
+    assert (engine.on_device, engine.cached, engine.model_is_loaded) == (False, False, False)
+    weights.restore()
+    assert engine.on_device
+
+
+def test_a_device_without_room_leaves_the_model_parked(path: Path) -> None:
+    engine = Engine()
+    weights = weights_of(engine, path)
+    weights.park(keep=True)
+    engine.device_error = RuntimeError("CUDA failed with error out of memory")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        weights.restore()
+    with pytest.raises(RuntimeError, match="parked"):
+        weights.check_on_device()
+    assert (engine.on_device, engine.cached) == (False, True)
+    engine.device_error = None
+    weights.restore()
+    weights.check_on_device()
+    assert engine.copied == 1
+
+
+# --- probing --------------------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Stands before a CTranslate2 model and keeps what it generated and aligned."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.texts: list[int] = []  # tokens of each window
+        self.aligned: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def generate(self, *arguments: Any, **settings: Any) -> Any:
+        results = self._model.generate(*arguments, **settings)
+        self.texts += [len(result.sequences_ids[0]) for result in results]
+        return results
+
+    def align(self, features: Any, start: Any, texts: Any, *arguments: Any, **settings: Any) -> Any:
+        self.aligned += [len(text) for text in texts]
+        return self._model.align(features, start, texts, *arguments, **settings)
+
+
+def test_a_probe_decodes_the_longest_text_in_every_window_and_aligns_one(
+    model: SpeechModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(model._whisper.model)
+    monkeypatch.setattr(model._whisper, "model", recorder)
+    model.probe(3)
+    assert recorder.texts == [LONGEST_TEXT] * 3
+    assert recorder.aligned == [LONGEST_TEXT]
+
+
+def test_no_text_is_longer_than_that_of_a_probe(model: SpeechModel) -> None:
+    encoded = model._whisper.encode(np.stack([model._features(sound(30))]))
+    tokenizer = model._tokenizers["en"]
+    for prompt in ([], [tokenizer.sot_prev, 11]):
+        [result] = model._whisper.model.generate(
+            encoded,
+            [[*prompt, *tokenizer.sot_sequence, tokenizer.no_timestamps]],
+            max_length=448,
+            suppress_tokens=[tokenizer.eot],
+        )
+        assert len(result.sequences_ids[0]) <= LONGEST_TEXT
+
+
+def test_an_english_model_is_probed_too(english: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(english)
+    recorder = Recorder(model._whisper.model)
+    monkeypatch.setattr(model._whisper, "model", recorder)
+    model.probe(1)
+    assert recorder.texts == [LONGEST_TEXT]
+
+
+def test_what_the_budget_asks(path: Path) -> None:
+    model = load(path, dtype="int8")
+    assert (model.precision, model.outside_torch) == ("int8_float32", True)
+    assert model.probe_length == model.length_of(SpeechInput(sound(30), None))
+    model.park(keep=False)
+    assert model.precision == "int8_float32"
 
 
 # --- the tiny Whisper -----------------------------------------------------------------------------------------------

