@@ -21,12 +21,12 @@ def peak_rss_bytes() -> int:
 
 def high_water_bytes(proc: Path = PROC) -> int:
     """Largest resident size since the start, or since `restart_peak`. (getrusage's figure survives exec.)"""
-    return _kilobytes(proc / "self" / "status", b"VmHWM:")
+    return _kilobytes(f"{proc}/self/status", b"VmHWM:")
 
 
 def rss_bytes(proc: Path = PROC) -> int:
     """Resident size of this process now."""
-    return int(_content(proc / "self" / "statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_content(f"{proc}/self/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def restart_peak(proc: Path = PROC) -> int | None:
@@ -36,7 +36,7 @@ def restart_peak(proc: Path = PROC) -> int | None:
     global _earlier_peak_bytes
     before_bytes = high_water_bytes(proc)
     try:
-        file = os.open(proc / "self" / "clear_refs", os.O_WRONLY)
+        file = os.open(f"{proc}/self/clear_refs", os.O_WRONLY)
         try:
             os.write(file, RESTART_HIGH_WATER)
         finally:
@@ -44,17 +44,17 @@ def restart_peak(proc: Path = PROC) -> int | None:
     except OSError:
         return None
     _earlier_peak_bytes = max(_earlier_peak_bytes, before_bytes)
-    return high_water_bytes(proc)
+    return rss_bytes(proc)
 
 
 def physical_bytes(proc: Path = PROC) -> int:
     """Memory of the machine."""
-    return _kilobytes(proc / "meminfo", b"MemTotal:")
+    return _kilobytes(f"{proc}/meminfo", b"MemTotal:")
 
 
 def available_bytes(proc: Path = PROC) -> int:
     """What the machine could give to programs without swapping."""
-    return _kilobytes(proc / "meminfo", b"MemAvailable:")
+    return _kilobytes(f"{proc}/meminfo", b"MemAvailable:")
 
 
 def processor_name(proc: Path = PROC) -> str | None:
@@ -115,14 +115,14 @@ def _limits(mount: Path, path: str, limit: str, current: str, cache_key: str) ->
             return
 
 
-def _kilobytes(file: Path, key: bytes) -> int:
+def _kilobytes(file: str, key: bytes) -> int:
     """The figure of a line such as b"VmHWM:     1234 kB", in bytes."""
     text = _content(file)
     start = text.index(key) + len(key)
     return int(text[start : text.index(b"kB", start)]) * 1024
 
 
-def _content(file: Path) -> bytes:
+def _content(file: str) -> bytes:
     """All of a small file of /proc; bare system calls, for every batch asks."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
