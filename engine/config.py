@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -31,7 +31,17 @@ ENVIRONMENT_PREFIX = "SLUICE_"
 class DeviceOptions(Options, frozen=True):
     """[device] where the models run."""
 
-    name: str = "auto"  # auto | cpu | cuda | cuda:N; auto: cuda when there is one
+    name: str = "auto"  # auto | cpu | cuda | cuda:N | simulated; auto: cuda when there is one
+    memory_gb: Annotated[float, Meta(gt=0)] | None = None  # the budget; None: `memory_share` of what is free
+    memory_share: Annotated[float, Meta(gt=0, le=1)] = 0.9  # the rest is for the display and for surprises
+    release_at: Annotated[float, Meta(gt=0, le=1)] = 0.7  # of the budget: from here caches are released
+    halve_at: Annotated[float, Meta(gt=0, le=1)] = 0.8  # batches are halved, and models take turns
+    stop_at: Annotated[float, Meta(gt=0, le=1)] = 0.9  # nothing more is taken in until it has been worked off
+    calibrate_seconds: Annotated[float, Meta(ge=0)] = (
+        10.0  # of probes for each model that is new to the device; 0: none
+    )
+    park: Literal["auto", "host", "disk"] = "auto"  # where weights wait for their turn; auto: the faster, measured
+    simulation: str | None = None  # with name = "simulated": a file that describes the device
 
 
 class EngineOptions(Options, frozen=True):
@@ -39,7 +49,8 @@ class EngineOptions(Options, frozen=True):
 
     max_delay_ms: Annotated[int, Meta(ge=0)] = 200  # how long a lone item waits for company
     max_age_ms: PositiveInt = 5000  # an item older than this goes first, whatever else is queued
-    image_batch: PositiveInt = 32  # most items of one batch, by model
+    max_turn_ms: PositiveInt = 30_000  # where models take turns: an item older than this ends the turn of the others
+    image_batch: PositiveInt = 32  # items of a batch to start with, by model; the engine finds what is worth it
     speech_batch: PositiveInt = 8  # a window of 30 s is worth hundreds of frames
     text_batch: PositiveInt = 64
     voice_batch: PositiveInt = 32
@@ -185,6 +196,11 @@ def _cross_check(config: Config) -> None:
     """Settings that are right alone and wrong together."""
     if config.voice.min_seconds > config.voice.window_seconds:
         raise ConfigError("bad-value", "voice.min_seconds is larger than voice.window_seconds; lower it")
+    device = config.device
+    if not device.release_at <= device.halve_at <= device.stop_at:
+        raise ConfigError("bad-value", "device.release_at, halve_at and stop_at must not fall; set them in this order")
+    if device.simulation is not None and device.name != "simulated":
+        raise ConfigError("bad-value", 'device.simulation is for device.name = "simulated"; unset one of them')
     if all(getattr(config.models, role) == "off" for role in ("image", "speech", "text", "voice")):
         raise ConfigError("bad-value", "every model is off; set at least one of models.image, speech, text, voice")
     if config.models.text == "off" and config.models.speech != "off":

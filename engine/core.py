@@ -9,21 +9,25 @@ the text model. All share the window's buffer, whose credit returns when the las
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import EngineOptions
-from engine.jobs import Attempt, Buffer, Job, Window, covered_seconds
+from engine.faults import DeviceLostError, RecycleError
+from engine.gate import Gate
+from engine.jobs import Attempt, Buffer, ItemId, Job, Window, covered_seconds
+from engine.outbox import Outbox
 from engine.points import points_message, speech_payload
+from engine.pressure import Pressure
 from engine.runner import Failure, Runner
-from engine.scheduler import Scheduler
-from stages.base import Model, SpeechInput, Transcript
+from engine.scheduler import Batch, Grouping, Scheduler
+from stages.base import SpeechInput, Transcript
 from stages.options import VoiceOptions
 from stages.windows import voice_windows
-from transport.codec import WireError, as_array, cost_of, encode
+from transport.codec import WireError, as_array
 from transport.messages import (
     Caption,
     Frame,
@@ -38,17 +42,17 @@ from transport.messages import (
 SAMPLE_RATE = 16_000
 MAX_ABORTED = 1000  # remembered, so that their late messages are dropped; far more than can be under way
 TEXT_OVERHEAD_BYTES = 512  # a queued text job besides its characters, roughly
+BATCH_SHARE = 4  # a batch holds at most this part of the host budget: more could not gather before credit runs out
+GROUPING: dict[str, Grouping] = {"image": "any", "speech": "any", "text": "near", "voice": "equal"}
 
 
-class Outgoing:
-    """A message for the consumer, encoded once: its cost is known before it is sent."""
+class EngineLostError(Exception):
+    """This process can go on no more; a fresh one can. `suspects` are the items that were running."""
 
-    __slots__ = ("array", "cost_bytes", "header")
-
-    def __init__(self, message: Message, array: NDArray[np.float16] | None = None) -> None:
-        self.header = encode(message)
-        self.array = array
-        self.cost_bytes = cost_of(self.header, array)
+    def __init__(self, code: str, message: str, suspects: tuple[ItemId, ...]) -> None:
+        super().__init__(message)
+        self.code = code  # device-lost | memory-stuck
+        self.suspects = suspects
 
 
 class Engine:
@@ -56,26 +60,35 @@ class Engine:
 
     def __init__(
         self,
-        models: Mapping[str, Model],
+        runner: Runner,
         options: EngineOptions,
         voice: VoiceOptions,
-        runner: Runner | None = None,
+        *,
+        pressure: Pressure,
+        share_bytes: int,
+        suspects: Collection[ItemId] = (),
+        condemned: Mapping[ItemId, Failure] | None = None,
     ) -> None:
-        self.runner = runner or Runner(models)
-        self.models = models
-        self.outbox: deque[Outgoing] = deque()
-        self.outbox_bytes = 0
+        """share_bytes: credit of one decoder. suspects run alone; condemned items are failed without being run: both
+        were running when an engine before this one lost its device.
+        """
+        self.runner = runner
+        self.models = runner.models
+        self.gate = Gate(runner, pressure, share_bytes)
+        self.outbox = Outbox(options.results_mb * 1024 * 1024)
         self.released: list[tuple[bytes, int]] = []  # (sender, bytes) whose credit is to be returned
-        self._outbox_limit_bytes = options.results_mb * 1024 * 1024
         self._text_limit_bytes = options.results_mb * 1024 * 1024
         self._voice_options = voice
+        self._suspects = frozenset(suspects)
+        self._condemned = dict(condemned or {})
         self._attempts: dict[TaskKey, Attempt] = {}
         self._aborted: deque[TaskKey] = deque(maxlen=MAX_ABORTED)
-        wanted: dict[str, int] = {role: getattr(options, f"{role}_batch") for role in models}
         self.scheduler: Scheduler[Job] = Scheduler(
-            {role: min(size, models[role].max_batch) for role, size in wanted.items()},
+            {role: GROUPING[role] for role in self.models},
+            self.gate.limits,
             max_delay_seconds=options.max_delay_ms / 1000,
             max_age_seconds=options.max_age_ms / 1000,
+            max_batch_bytes=options.host_mb * 1024 * 1024 // BATCH_SHARE,
         )
 
     # --- in -----------------------------------------------------------------------------------------------------------
@@ -88,6 +101,7 @@ class Engine:
         Messages of an attempt that was aborted may still arrive, and are dropped.
         """
         buffer = Buffer(sender, cost_bytes, uses=1)
+        self.gate.receive(sender, cost_bytes)
         match message:
             case TaskStart() if message.key not in self._aborted:
                 self._attempts[message.key] = Attempt(message)
@@ -97,7 +111,7 @@ class Engine:
                 attempt.end = message
                 self._settle(attempt)
         self._release(buffer)
-        self.scheduler.ended = all(attempt.end is not None for attempt in self._attempts.values())
+        self._see_end()
 
     def abort(self, key: TaskKey) -> None:
         """Forget an attempt that its decoder gave up or died in. Its queued jobs still run: their points are right.
@@ -106,7 +120,12 @@ class Engine:
         """
         self._aborted.append(key)
         self._attempts.pop(key, None)
-        self.scheduler.ended = all(attempt.end is not None for attempt in self._attempts.values())
+        self._see_end()
+
+    def _see_end(self) -> None:
+        """Part-filled batches may go when no open attempt will bring more, or when nothing more is let in."""
+        ended = all(attempt.end is not None for attempt in self._attempts.values())
+        self.scheduler.ended = ended or self.gate.is_closed
 
     def _receive_item(
         self,
@@ -166,30 +185,58 @@ class Engine:
         job.attempt.pending += 1
         if job.buffer is not None:
             job.buffer.uses += 1
-        size = len(job.item) + TEXT_OVERHEAD_BYTES if job.role == "text" else self.models[job.role].bytes_of(job.item)
-        length = self.models["voice"].length_of(job.item) if job.role == "voice" else 0
-        self.scheduler.append(job.role, job, size, now_seconds, length)
+        model = self.models[job.role]
+        size = len(job.item) + TEXT_OVERHEAD_BYTES if job.role == "text" else model.bytes_of(job.item)
+        failure = self._condemned.get(job.id) if self._condemned else None
+        if failure is not None:
+            self._finish(job.role, [job], [failure], now_seconds)
+            return
+        alone = bool(self._suspects) and job.id in self._suspects
+        self.scheduler.append(job.role, job, size, now_seconds, model.length_of(job.item), alone=alone)
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
     def step(self, now_seconds: float) -> bool:
         """Schedule, run and finish one batch; False when none is ready."""
-        batch = self.scheduler.next_batch(now_seconds, self.blocked())
+        batch = self.scheduler.next_batch(now_seconds, self._may_not_run(now_seconds))
         if batch is None:
             return False
         before = self.runner.counters[batch.role]
         oom_events, batch_splits = before.oom_events, before.batch_splits
-        outcomes = self.runner.run(batch.role, [job.item for job in batch.items])
+        outcomes = self._run(batch)
         after = self.runner.counters[batch.role]
         for attempt in {id(job.attempt): job.attempt for job in batch.items}.values():
             attempt.oom_events += after.oom_events - oom_events
             attempt.batch_splits += after.batch_splits - batch_splits
         self._finish(batch.role, batch.items, outcomes, now_seconds)
+        self.gate.relieve(self.scheduler, now_seconds)
+        self._see_end()
         return True
+
+    def _run(self, batch: Batch[Job]) -> list[Any]:
+        """Raises EngineLostError when nothing more can run in this process."""
+        inputs = [job.item for job in batch.items]
+        final = len(batch.items) == 1 and batch.items[0].id in self._suspects
+        try:
+            return self.runner.run(batch.role, inputs, self.scheduler.waiting_by_role(), final)
+        except (DeviceLostError, RecycleError) as error:
+            running = {id(item) for item in error.inputs}
+            suspects = tuple(job.id for job in batch.items if id(job.item) in running)
+            code = "device-lost" if isinstance(error, DeviceLostError) else "memory-stuck"
+            raise EngineLostError(code, str(error), suspects) from error
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether further items are let in: not in the last tier of pressure, unless nothing is left to work off."""
+        return not self.gate.is_closed or not len(self.scheduler)
+
+    def _may_not_run(self, now_seconds: float) -> frozenset[str]:
+        blocked = self.blocked()
+        return blocked | self.gate.held_back(self.scheduler, blocked, now_seconds)
 
     def blocked(self) -> frozenset[str]:
         """Models that may not run now because there is no room for what they would give."""
-        if self.outbox_bytes >= self._outbox_limit_bytes:
+        if self.outbox.is_full:
             return frozenset(self.models)
         if "text" in self.models and self.scheduler.queued_bytes("text") >= self._text_limit_bytes:
             return frozenset({"speech"})
@@ -199,13 +246,9 @@ class Engine:
         """Nothing is queued, no attempt is open, nothing waits to be sent."""
         return not (len(self.scheduler) or self._attempts or self.outbox)
 
-    def take_outgoing(self) -> Outgoing | None:
-        """The next message for the consumer."""
-        if not self.outbox:
-            return None
-        outgoing = self.outbox.popleft()
-        self.outbox_bytes -= outgoing.cost_bytes
-        return outgoing
+    def next_deadline_seconds(self, now_seconds: float) -> float | None:
+        """When something that may run will be ready by age; None when nothing waits."""
+        return self.scheduler.next_deadline_seconds(self._may_not_run(now_seconds))
 
     # --- finish -------------------------------------------------------------------------------------------------------
 
@@ -271,22 +314,18 @@ class Engine:
         for pairs in by_attempt.values():
             message, array = points_message(role, pairs, self.models)
             pairs[0][0].attempt.points[message.collection] += len(pairs)
-            self._send(message, array)
+            self.outbox.put(message, array)
 
     def _settle(self, attempt: Attempt) -> None:
         """Send the attempt's result behind its last points."""
         if attempt.is_finished and self._attempts.get(attempt.key) is attempt:
             del self._attempts[attempt.key]
-            self._send(attempt.result())
-
-    def _send(self, message: Message, array: NDArray[np.float16] | None = None) -> None:
-        outgoing = Outgoing(message, array)
-        self.outbox.append(outgoing)
-        self.outbox_bytes += outgoing.cost_bytes
+            self.outbox.put(attempt.result())
 
     def _release(self, buffer: Buffer) -> None:
         buffer.uses -= 1
         if buffer.uses == 0:
+            self.gate.release(buffer.sender, buffer.cost_bytes)
             self.released.append((buffer.sender, buffer.cost_bytes))
 
 

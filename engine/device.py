@@ -38,6 +38,10 @@ class Device(Protocol):
     def total_bytes(self) -> int:
         """All of its memory, whoever holds it."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What cannot be measured here, and what follows from that."""
+
     def read(self) -> Reading:
         """Its memory now."""
 

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from engine.config import Config
+from engine.loading import SIMULATED
 from engine.nvml import driver_version
 from engine.real_devices import cuda_trouble, open_device, resolve_device, torch_build
 from engine.rundir import endpoints_in, run_directory
@@ -64,6 +65,9 @@ def _packages() -> Iterator[Finding]:
 def _device(config: Config) -> Iterator[Finding]:
     driver = driver_version()
     yield Finding("torch", "ok", f"{torch_build()}; NVIDIA driver: {driver or 'none'}")
+    if config.device.name == SIMULATED:
+        yield Finding("device", "warning", "simulated: the models run on the CPU, no card is used")
+        return
     try:
         device = open_device(resolve_device(config.device.name))
     except SluiceError as error:

@@ -67,6 +67,6 @@ class HostDevice:
 
     def release(self) -> None:
         """Collect what is unreachable, and give the heap's free pages back to the system (malloc_trim(3))."""
-        gc.collect()
+        gc.collect(1)  # what a failed batch left is young; a whole collection takes as long as many batches
         if self._trim is not None:
             self._trim(0)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from transport.messages import Caption, Frame, Gap, ItemFailure, Speech, TaskEnd, TaskKey, TaskResult, TaskStart
 
@@ -97,6 +97,15 @@ class Attempt:
         )
 
 
+class ItemId(NamedTuple):
+    """One item for one model, whatever the attempt: the same after a restart of the engine."""
+
+    video_id: str
+    role: str
+    start_seconds: float
+    end_seconds: float
+
+
 @dataclass(slots=True)
 class Job:
     """One item for one model."""
@@ -111,6 +120,10 @@ class Job:
     window: Window | None = None
     position: str = ""  # of the point in its video: part of its id
     payload: dict[str, Any] = field(default_factory=dict)  # of the point, beyond what all points carry
+
+    @property
+    def id(self) -> ItemId:
+        return ItemId(self.attempt.start.video_id, self.role, self.start_seconds, self.end_seconds)
 
 
 def covered_seconds(intervals: Iterable[tuple[float, float]]) -> float:

@@ -1,35 +1,230 @@
-"""The models, loaded onto the device. Runs in the engine process (and in `search`, which is its own)."""
+"""The models, loaded onto the device one after the other, measured, and put together into a runner."""
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tqdm import tqdm
 
+from engine import calibration
+from engine.budget import GIB, Budget, CostModel, total_bytes
+from engine.calibration import CalibrationFile, SavedModel
 from engine.config import Config
-from stages.base import Model
+from engine.device import Device
+from engine.errors import StartError
+from engine.faults import is_out_of_memory
+from engine.nvml import driver_version
+from engine.real_devices import cuda_trouble, open_device, resolve_device
+from engine.runner import Runner
+from engine.simulated_device import SimulatedDevice
+from engine.simulation import Simulation, read_simulation, simulated, simulated_device
+from engine.turns import ParkMode
+from stages.base import Model, Role
 from stages.image_model import ImageModel
 from stages.registry import configured, load
 from transport.messages import FrameFormat
 
+PROFILES_GB = (4, 6, 8, 12, 16, 24, 80)  # configs/gpu-*.toml
+SIMULATED = "simulated"
+SAVE_SECONDS = 60.0  # what was learned is written no more often than this
+
 
 @dataclass(frozen=True, slots=True)
-class LoadedModels:
-    """Every model that is not off."""
+class Loaded:
+    """Everything that runs models."""
 
-    by_role: dict[str, Model]
+    runner: Runner
     frame_format: FrameFormat | None  # what the image model takes; None when it is off
+    notes: tuple[str, ...]  # what whoever started it should know
 
 
-def load_models(config: Config, device: str) -> LoadedModels:
-    """Load all models of the configuration, one after the other.
-
-    Raises:
-        ModelError: one is missing, of the wrong kind or damaged; the message says which and what to do.
+class Loader:
+    """Loads the models of a configuration within the budget, each with room to be measured: when they crowd each other,
+    those that came before make way, and come back when there is work for them.
     """
-    # The libraries' progress bars share a lock between processes by default: a semaphore that a killed process leaks.
-    tqdm.set_lock(threading.RLock())
-    by_role: dict[str, Model] = {
-        role: load(role, config.models, config.speech, device) for role, _ in configured(config.models)
-    }
-    image = by_role.get("image")
-    return LoadedModels(by_role, image.frame_format if isinstance(image, ImageModel) else None)
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._clock = clock
+        self._simulation = read_simulation(config.device.simulation)
+        self._device = _open(config, self._simulation)
+        reading = self._device.read()
+        self._budget = Budget(total_bytes(reading, config.device.memory_gb, config.device.memory_share))
+        self._device.limit(self._budget.total_bytes)
+        self._file = CalibrationFile(Path(config.run.state))
+        self._models: dict[str, Model] = {}
+        self._sizes: dict[str, int] = {}
+        self._parked: set[str] = set()
+        self._saved_seconds = clock()
+        notes = (self._file.note, self._short_of_memory(), self._unused_card(), *self._device.notes)
+        self._notes = tuple(note for note in notes if note is not None)
+
+    def load(self) -> Loaded:
+        """Load, measure and park as the budget asks.
+
+        Raises:
+            ModelError: a model is missing, of the wrong kind or damaged; the message says which and what to do.
+            StartError: budget-too-small, when a model does not fit even by itself.
+        """
+        # The libraries' progress bars share a lock between processes by default: a semaphore that a killed one leaks.
+        tqdm.set_lock(threading.RLock())
+        for role, _ in configured(self._config.models):
+            self._add(role)
+        runner = self._runner()
+        self._check_each(runner)
+        image = self._models.get("image")
+        inner = getattr(image, "inner", None) or image
+        self.save(runner, at_once=True)
+        return Loaded(runner, inner.frame_format if isinstance(inner, ImageModel) else None, self._notes)
+
+    def save(self, runner: Runner, at_once: bool = False) -> None:
+        """Write down what was learned of the models, now and then."""
+        now = self._clock()
+        if not at_once and now - self._saved_seconds < SAVE_SECONDS:
+            return
+        self._saved_seconds = now
+        self._file.save(
+            {
+                calibration.key_of(model, self._device): calibration.saved(
+                    self._budget.costs[role], self._budget.fixed_bytes[role], runner.tuners[role].size
+                )
+                for role, model in self._models.items()
+            }
+        )
+
+    # --- one model ----------------------------------------------------------------------------------------------------
+
+    def _add(self, role: Role) -> None:
+        self._device.release()
+        before = self._device.read().used_bytes
+        model = self._load(role)
+        self._device.release()
+        fixed_bytes = max(0, self._device.read().used_bytes - before)
+        self._models[role] = model
+        known = self._file.find(calibration.key_of(model, self._device))
+        self._sizes[role] = self._batch_size(role, known)
+        self._budget.add(role, fixed_bytes, calibration.restored(known) if known is not None else CostModel())
+        if self._is_crowded():
+            self._park_all_but(role)
+        if (known is None or not known.cells) and self._calibrates:
+            self._probe(role)
+
+    def _load(self, role: Role) -> Model:
+        """Load a model; when there is no room beside the others, without them."""
+        model = self._try_loading(role)
+        if model is None:
+            self._park_all_but(role)
+            model = self._try_loading(role)
+        if model is None:
+            raise self._too_small(role, None)
+        return model
+
+    def _try_loading(self, role: Role) -> Model | None:
+        """None when memory ran out."""
+        try:
+            if not isinstance(self._device, SimulatedDevice):
+                return load(role, self._config.models, self._config.speech, self._device.name)
+            model = load(role, self._config.models, self._config.speech, "cpu")
+            return simulated(model, self._device, self._simulation)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _batch_size(self, role: Role, known: SavedModel | None) -> int:
+        wanted: int = getattr(self._config.engine, f"{role}_batch")
+        return max(wanted, known.batch) if known is not None else wanted
+
+    @property
+    def _calibrates(self) -> bool:
+        """On the CPU only where a limit is set: memory is plentiful there, and probes take long."""
+        device = self._config.device
+        return device.calibrate_seconds > 0 and (self._device.name != "cpu" or device.memory_gb is not None)
+
+    def _probe(self, role: Role) -> None:
+        model, cost = self._models[role], self._budget.costs[role]
+        end = self._clock() + self._config.device.calibrate_seconds
+
+        def room() -> int:
+            return self._budget.room_bytes(self._device.read(), model.outside_torch)
+
+        calibration.probe(model, self._device, cost, room, self._sizes[role], lambda: self._clock() >= end)
+
+    # --- all of them --------------------------------------------------------------------------------------------------
+
+    def _is_crowded(self) -> bool:
+        """Whether those on the device leave too little: they would lie in the tier where batches are halved."""
+        self._device.release()
+        used = self._device.read().used_bytes
+        here = [role for role in self._models if role not in self._parked]
+        return len(here) > 1 and used > self._config.device.halve_at * self._budget.total_bytes
+
+    def _park_all_but(self, role: str) -> None:
+        for other in [other for other in self._models if other not in self._parked and other != role]:
+            self._models[other].park(keep=False)
+            self._parked.add(other)
+        self._device.release()
+
+    def _runner(self) -> Runner:
+        config = self._config
+        park: ParkMode = "disk" if self._device.name == "cpu" else config.device.park
+        runner = Runner(
+            self._models,
+            self._device,
+            self._budget,
+            batch_sizes=self._sizes,
+            max_turn_seconds=config.engine.max_turn_ms / 1000,
+            park=park,
+            crowd_share=config.device.halve_at,
+            clock=self._clock,
+        )
+        runner.turns.start(self._parked)
+        self._device.release()
+        self._budget.see_overhead(self._device.read().used_bytes, runner.turns.residency.resident)
+        return runner
+
+    def _check_each(self, runner: Runner) -> None:
+        """Each model, with one item, must fit by itself."""
+        for role in self._models:
+            one = self._budget.costs[role].expect(1, self._models[role].probe_length) or 0
+            need = self._budget.overhead_bytes + self._budget.fixed_bytes[role] + one
+            if need > self._budget.total_bytes:
+                raise self._too_small(role, need)
+
+    def _too_small(self, role: str, need_bytes: int | None) -> StartError:
+        total_gb = self._budget.total_bytes / GIB
+        source = getattr(self._config.models, role)
+        need_gb = need_bytes / GIB if need_bytes is not None else None
+        needs = (
+            f"needs {need_gb:.1f} GB with one item" if need_gb is not None else f"does not fit into {total_gb:.1f} GB"
+        )
+        larger = [size for size in PROFILES_GB if size > max(total_gb, need_gb or 0.0)]
+        profile = f"configs/gpu-{larger[0]}gb.toml on a card of that size" if larger else "a larger card"
+        return StartError(
+            "budget-too-small",
+            f"models.{role} ({source}) {needs}, and the budget is {total_gb:.1f} GB (device.memory_gb): "
+            f"take {profile}, or set models.{role} to a smaller model",
+        )
+
+    def _short_of_memory(self) -> str | None:
+        wanted = self._config.device.memory_gb
+        have = self._budget.total_bytes / GIB
+        if wanted is None or have >= wanted - 0.01:
+            return None
+        return (
+            f"device.memory_gb = {wanted:g}, but only {have:.1f} GB are to be had on {self._device.label}: that is it"
+        )
+
+    def _unused_card(self) -> str | None:
+        """With device.name = "auto" the CPU serves where a card cannot, which nobody may want."""
+        if self._device.name != "cpu" or self._config.device.name != "auto" or driver_version() is None:
+            return None
+        return f"an NVIDIA driver is here, and the CPU is used: {cuda_trouble()}"
+
+
+def _open(config: Config, simulation: Simulation) -> Device:
+    if config.device.name == SIMULATED:
+        return simulated_device(simulation)
+    return open_device(resolve_device(config.device.name))

@@ -15,10 +15,11 @@ from collections import deque
 
 import zmq
 
-from engine.core import Engine, Outgoing
+from engine.core import Engine
 from engine.host_memory import peak_rss_bytes
-from engine.loading import load_models
-from engine.real_devices import open_device, resolve_device
+from engine.loading import Loader
+from engine.outbox import Outgoing
+from engine.pressure import Pressure
 from engine.worker import WorkerSpec, connect_control
 from transport.credit import CreditAccount, CreditBook
 from transport.messages import (
@@ -171,23 +172,26 @@ class EngineProcess:
     def __init__(self, spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
         self._control = connect_control(context, spec, ToEngineControl)
         config = spec.config
-        self._device = open_device(resolve_device(config.device.name))
-        for note in self._device.notes:
+        self._loader = Loader(config)
+        loaded = self._loader.load()
+        self._runner = loaded.runner
+        self._device = loaded.runner.device
+        for note in loaded.notes:
             print(note, file=sys.stderr)
-        models = load_models(config, self._device.name)
-        self._engine = Engine(models.by_role, config.engine, config.voice)
         share_bytes = config.engine.host_mb * 1024 * 1024 // config.decoder_processes
+        tiers = (config.device.release_at, config.device.halve_at, config.device.stop_at)
+        pressure = Pressure(self._runner.budget.total_bytes, tiers)
+        self._engine = Engine(self._runner, config.engine, config.voice, pressure=pressure, share_bytes=share_bytes)
         self._ingress = Ingress(context, spec.endpoints.items, share_bytes)
         self._egress = Egress(context, spec.endpoints.points, spec.identity)
         self._draining = False
         self._started_seconds = time.monotonic()
         self._stats_at = 0.0
-        self._peak_device_bytes = 0
         self._ready = Ready(
             role=spec.role,
             index=spec.index,
-            models=tuple(model.info for model in models.by_role.values()),
-            frame_format=models.frame_format,
+            models=tuple(model.info for model in self._runner.models.values()),
+            frame_format=loaded.frame_format,
             device=self._device.name,
         )
 
@@ -197,7 +201,8 @@ class EngineProcess:
         self._egress.start()
         self._control.send(self._ready)
         while not (self._draining and self._is_idle()):
-            self._take_items(wait_seconds=0.0)
+            if self._engine.is_accepting:
+                self._take_items(wait_seconds=0.0)
             worked = self._engine.step(time.monotonic())
             self._hand_over()
             self._take_control()
@@ -211,7 +216,7 @@ class EngineProcess:
         return self._engine.is_idle() and self._ingress.inbox.empty() and self._egress.is_empty
 
     def _wait_seconds(self) -> float:
-        deadline = self._engine.scheduler.next_deadline_seconds(self._engine.blocked())
+        deadline = self._engine.next_deadline_seconds(time.monotonic())
         if deadline is None:
             return IDLE_WAIT_SECONDS
         return min(max(deadline - time.monotonic(), 0.001), IDLE_WAIT_SECONDS)
@@ -228,7 +233,7 @@ class EngineProcess:
 
     def _hand_over(self) -> None:
         """Results to the egress thread, credit to the ingress thread."""
-        while self._egress.has_room and (outgoing := self._engine.take_outgoing()) is not None:
+        while self._egress.has_room and (outgoing := self._engine.outbox.take()) is not None:
             self._egress.put(outgoing)
         if self._engine.released:
             self._ingress.release(self._engine.released)
@@ -247,8 +252,7 @@ class EngineProcess:
         if not at_once and now - self._stats_at < STATS_SECONDS:
             return
         self._stats_at = now
-        if self._device.name != "cpu":
-            self._peak_device_bytes = max(self._peak_device_bytes, self._device.read().used_bytes)
+        self._loader.save(self._runner, at_once)
         counters = self._engine.runner.counters
         self._control.send(
             EngineStats(
@@ -256,7 +260,7 @@ class EngineProcess:
                 host_bytes=self._ingress.held_bytes,
                 busy_seconds=sum(counter.busy_seconds for counter in counters.values()),
                 uptime_seconds=now - self._started_seconds,
-                peak_device_bytes=self._peak_device_bytes,
+                peak_device_bytes=self._runner.peak_bytes if self._device.name != "cpu" else 0,  # that is its RSS
                 peak_rss_bytes=peak_rss_bytes(),
             )
         )

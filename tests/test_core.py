@@ -9,10 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import EngineOptions
-from engine.core import Engine
-from engine.runner import Runner
-from stages.options import VoiceOptions
 from tests.fakes import DIMENSION, FakeModel, fake_models
+from tests.runners import engine_for, runner_for
 from transport.codec import as_array, encode, spec_of
 from transport.messages import (
     Caption,
@@ -36,7 +34,7 @@ class Harness:
     def __init__(self, options: EngineOptions | None = None, **faults: Any) -> None:
         models = fake_models(**faults)
         self.models: dict[str, FakeModel] = models
-        self.engine = Engine(models, options or EngineOptions(), VoiceOptions(), Runner(models, release=lambda: None))
+        self.engine = engine_for(runner_for(models), options)
         self.sent_bytes = 0
         self.now = 0.0
         self.items: dict[TaskKey, int] = {}
@@ -82,7 +80,7 @@ class Harness:
         points: list[tuple[Points, Any]] = []
         results: list[TaskResult] = []
         while True:
-            while (outgoing := self.engine.take_outgoing()) is not None:
+            while (outgoing := self.engine.outbox.take()) is not None:
                 message = decoder.decode(outgoing.header)
                 if isinstance(message, Points):
                     points.append((message, as_array(message.array, outgoing.array.tobytes())))  # type: ignore[union-attr]
@@ -281,12 +279,12 @@ def test_a_retry_makes_the_same_ids() -> None:
 
 def test_a_full_outbox_stops_the_models() -> None:
     harness = Harness(EngineOptions(results_mb=1))
-    harness.engine.outbox_bytes = 2 * 1024 * 1024
+    harness.engine.outbox.held_bytes = 2 * 1024 * 1024
     harness.start()
     harness.frame(0.0)
     harness.end()
     assert not harness.engine.step(100.0)
-    harness.engine.outbox_bytes = 0
+    harness.engine.outbox.held_bytes = 0
     assert harness.engine.step(100.0)
 
 

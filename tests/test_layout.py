@@ -23,7 +23,7 @@ QDRANT_LIBRARIES = {"qdrant_client", "qdrant_edge"}
 MODEL_MODULES = {
     "engine/cuda_device.py": "reads and releases the device's memory",
     "engine/real_devices.py": "says which device there is, or why there is none",
-    "engine/runner.py": "knows torch's out-of-memory error, and releases its cache",
+    "engine/simulated_device.py": "raises torch's out-of-memory error",
     "stages/ctranslate2_model.py": "devices, types and weights of the speech model",
     "stages/image_model.py": "the frame embedder",
     "stages/resample.py": "torchaudio's resampler, on the CPU of a decoder",

@@ -1,0 +1,115 @@
+"""What `device.simulation` describes: how large the simulated device is, what the models take of it, what goes wrong.
+
+The models do their real work on the CPU meanwhile; only memory is simulated. With it a whole run can be tried on a card
+that is not there, and its faults tested through every process.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from engine.errors import ConfigError
+from engine.simulated_device import POISONED, Cost, Fault, SimulatedDevice, SimulatedModel, out_of_memory
+from stages.base import Model, SpeechInput
+from stages.options import Options
+
+MIB = 1024**2
+
+
+class CostOptions(Options, frozen=True):
+    """[costs.ROLE] memory of one model. Times are those of the real work."""
+
+    weights_mb: float
+    batch_mb: float
+    item_mb: float
+
+
+class FaultOptions(Options, frozen=True):
+    """[[faults]] what goes wrong, and when."""
+
+    role: str
+    kind: Literal["out-of-memory", "device-lost"]
+    batches: tuple[int, ...] = ()  # of this model in this process, counted from 1
+    mean_above: float | None = None  # … or whenever an item's samples (pixels, PCM) are larger than this in the mean
+
+
+class Simulation(Options, frozen=True):
+    """The file."""
+
+    total_gb: float = 4.0
+    context_mb: float = 400.0
+    fragmentation: float = 0.0
+    never_frees: bool = False
+    costs: dict[str, CostOptions] = msgspec.field(default_factory=dict)
+    faults: tuple[FaultOptions, ...] = ()
+
+
+# Models of the size that configs/gpu-4gb.toml names, in half precision. Weights are their parameters' bytes; what an
+# item takes is an estimate from the largest activations, to be replaced by what benches/gpu_budget.py measures.
+COSTS: Mapping[str, CostOptions] = {
+    "image": CostOptions(weights_mb=300, batch_mb=20, item_mb=3),
+    "speech": CostOptions(weights_mb=480, batch_mb=100, item_mb=90),
+    "text": CostOptions(weights_mb=45, batch_mb=10, item_mb=4),
+    "voice": CostOptions(weights_mb=85, batch_mb=20, item_mb=8),
+}
+
+
+def read_simulation(path: str | None) -> Simulation:
+    """The file, or the defaults without one. Raises ConfigError when it cannot be read or says what is not known."""
+    if path is None:
+        return Simulation()
+    try:
+        return msgspec.convert(tomllib.loads(Path(path).read_text("utf-8")), Simulation)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError("bad-config", f"device.simulation = {path}: {' '.join(str(error).split())}") from error
+
+
+def simulated_device(simulation: Simulation) -> SimulatedDevice:
+    """The device that the file describes."""
+    return SimulatedDevice(
+        round(simulation.total_gb * 1024**3),
+        context_bytes=round(simulation.context_mb * MIB),
+        fragmentation=simulation.fragmentation,
+        never_frees=simulation.never_frees,
+    )
+
+
+def simulated(model: Model, device: SimulatedDevice, simulation: Simulation) -> SimulatedModel:
+    """The model, as if it ran on the device. Raises what the library would when its weights do not fit."""
+    role = model.info.role
+    options = simulation.costs.get(role, COSTS[role])
+    cost = Cost(
+        weights_bytes=round(options.weights_mb * MIB),
+        batch_bytes=round(options.batch_mb * MIB),
+        item_bytes=round(options.item_mb * MIB),
+        batch_seconds=0.0,
+        item_seconds=0.0,
+        outside_torch=model.outside_torch,
+    )
+    return SimulatedModel(model.info, cost, device, inner=model, fault=_faults(simulation.faults, role, cost))
+
+
+def _faults(options: Sequence[FaultOptions], role: str, cost: Cost) -> Fault:
+    mine = [fault for fault in options if fault.role == role]
+    count = 0
+
+    def fault(_: str, batch: Sequence[Any]) -> Exception | None:
+        nonlocal count
+        count += 1
+        for option in mine:
+            above = option.mean_above
+            if count in option.batches or (above is not None and any(_mean(item) > above for item in batch)):
+                lost = option.kind == "device-lost"
+                return RuntimeError(POISONED) if lost else out_of_memory(cost.item_bytes, cost.outside_torch)
+        return None
+
+    return fault
+
+
+def _mean(item: Any) -> float:
+    samples = item.pcm if isinstance(item, SpeechInput) else item
+    return float(np.mean(samples)) if isinstance(samples, np.ndarray) else 0.0
