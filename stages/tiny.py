@@ -10,11 +10,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from stages.errors import ModelError
 from stages.model_files import MARKER
 
-RECIPE = 1  # counts up when what is built changes, so that older builds are replaced
+RECIPE = 2  # counts up when what is built changes, so that older builds are replaced
 FAMILIES = ("clip", "siglip", "whisper", "ecapa")
 
 IMAGE_SIZE = 224  # the real input size, so that decoding costs what it costs with a real model
@@ -34,14 +35,22 @@ def build_tiny(directory: Path, families: Iterable[str] = FAMILIES, seed: int = 
 
 
 def _build(family: str, target: Path, seed: int) -> Path:
-    marker = {"untrained": True, "family": family, "recipe": RECIPE, "seed": seed}
+    return build_marked(target, {"family": family, "recipe": RECIPE, "seed": seed}, _builder(family, seed))
+
+
+def build_marked(target: Path, made_from: Mapping[str, object], build: Callable[[Path], None]) -> Path:
+    """Build an untrained model at `target`, whole or not at all; what was built from the same is left alone.
+
+    build: fills an existing, empty directory. Raises ModelError (model-in-the-way) as `build_tiny` does.
+    """
+    marker = {"untrained": True, **made_from}
     if _is_built(target, marker):
         return target
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        _builder(family, seed)(partial)
+        build(partial)
         (partial / MARKER).write_text(json.dumps(marker) + "\n", "utf-8")
         if target.exists():
             shutil.rmtree(target)  # an older build of ours: _is_built has seen its marker
@@ -76,7 +85,7 @@ def _builder(family: str, seed: int) -> Callable[[Path], None]:
 
             return build_tiny_whisper
         case "ecapa":
-            from stages.tiny_speech import build_tiny_ecapa
+            from stages.tiny_voice import build_tiny_ecapa
 
             return build_tiny_ecapa
         case _:
@@ -89,19 +98,29 @@ def build_tiny_clip(path: Path, seed: int) -> None:
     from stages.torch_model import prepare_transformers
 
     prepare_transformers()
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import CLIPModel
 
     tokenizer = build_clip_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer),
-        "projection_dim": WIDTH,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    vision = {"image_size": IMAGE_SIZE, "patch_size": 32, "projection_dim": WIDTH}
-    config = CLIPConfig(text_config=_tower(text), vision_config=_tower(vision), projection_dim=WIDTH)
+    text = _tower({"vocab_size": len(tokenizer)})
+    config = clip_config(tokenizer, text, _tower({"image_size": IMAGE_SIZE, "patch_size": 32}), WIDTH)
     _save(CLIPModel, config, tokenizer, path, seed)
+    write_clip_preprocessor(path)
+
+
+def clip_config(tokenizer: Any, text: Mapping[str, object], vision: Mapping[str, object], dimension: int) -> Any:
+    """A transformers.CLIPConfig with towers of these sizes, for texts of that tokenizer, and vectors of `dimension`."""
+    from transformers import CLIPConfig
+
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return CLIPConfig(
+        text_config={**text, **special, "projection_dim": dimension},
+        vision_config={**vision, "projection_dim": dimension},
+        projection_dim=dimension,
+    )
+
+
+def write_clip_preprocessor(path: Path) -> None:
+    """preprocessor_config.json as the real CLIP has it."""
     _write_preprocessor(
         path,
         image_processor_type="CLIPImageProcessor",
@@ -126,6 +145,11 @@ def build_tiny_siglip(path: Path, seed: int) -> None:
     vision = {"image_size": IMAGE_SIZE, "patch_size": 32}
     config = SiglipConfig(text_config=_tower(text), vision_config=_tower(vision))
     _save(SiglipModel, config, tokenizer, path, seed)
+    write_siglip_preprocessor(path)
+
+
+def write_siglip_preprocessor(path: Path) -> None:
+    """preprocessor_config.json as the real SigLIP has it."""
     _write_preprocessor(
         path,
         image_processor_type="SiglipImageProcessor",

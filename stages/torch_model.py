@@ -1,6 +1,5 @@
-"""What the models that run in torch have in common: precision, quiet loading, unit vectors, unloading."""
+"""What the models that run in torch have in common: precision, quiet loading, unit vectors."""
 
-import gc
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,12 +63,3 @@ def unit_rows(features: "torch.Tensor", setting: str) -> Vectors:
     if rows.sum() != rows.sum():
         raise ModelError("model-not-finite", f'the model gave NaN or infinity: set {setting} = "float32"')
     return rows
-
-
-def release(device: str) -> None:
-    """Give freed weights' memory back to the device. Cycles inside modules keep weights until they are collected."""
-    import torch
-
-    gc.collect()
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()

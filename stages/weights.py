@@ -4,10 +4,9 @@ Models that do not fit on a device together take turns. A turn costs one copy of
 costs nothing, for weights never change: the copy in host memory is made when the model is first parked, and kept.
 """
 
+import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-from stages.torch_model import release
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,8 +48,8 @@ class Mover:
         """Give freed device memory back to the device, and freed pinned memory to the system."""
         import torch
 
-        release(self.device)
         if self.apart:
+            torch.cuda.empty_cache()
             torch.accelerator.memory.empty_host_cache()
 
 
@@ -86,6 +85,7 @@ class Weights:
         if not (keep and self._moved_to_host()):
             self._module = None
             self._host.clear()
+            gc.collect()  # cycles inside modules hold weights until they are collected
         self._mover.release()
 
     def restore(self) -> None:

@@ -33,6 +33,7 @@ MODEL_MODULES = {
     "stages/tiny.py": "builds tiny models",
     "stages/tiny_speech.py": "builds tiny models",
     "stages/tiny_tokenizers.py": "builds tiny models",
+    "stages/tiny_voice.py": "builds tiny models",
     "stages/torch_model.py": "what the torch models share",
     "stages/torchaudio_shim.py": "imports torchaudio beside any build of torch",
     "stages/weights.py": "moves weights between the device and host memory",

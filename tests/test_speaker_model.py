@@ -16,7 +16,7 @@ import torch
 from stages.base import Identity, Pcm, Vectors
 from stages.errors import ModelError
 from stages.speaker_model import Architecture, SpeakerModel, build_network, prepare_speechbrain, read_architecture
-from stages.tiny_speech import HYPERPARAMS, build_tiny_ecapa
+from stages.tiny_voice import Sizes, build_tiny_ecapa, hyperparams
 from tests.conftest import TinyModels
 
 IDENTITY = Identity("tiny-ecapa", "0123456789ab", True)
@@ -182,9 +182,7 @@ def test_speechbrain_leaves_no_module_that_fails_when_looked_at(model: SpeakerMo
 
 def real_hyperparams() -> str:
     """The numbers of speechbrain/spkrec-ecapa-voxceleb."""
-    small = "channels: [64, 64, 64, 64, 192]"
-    text = HYPERPARAMS.replace(small, "channels: [1024, 1024, 1024, 1024, 3072]")
-    return text.replace("attention_channels: 32", "attention_channels: 128")
+    return hyperparams(Sizes(channels=1024, last_channels=3072, attention_channels=128))
 
 
 def test_the_real_models_hyperparams_are_understood(tmp_path: Path) -> None:
