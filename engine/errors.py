@@ -18,6 +18,8 @@ class ExitCode(IntEnum):
     CHILD_START_FAILED = 11  # child: an expected error while loading; it is the last line on stderr
     CHILD_CRASHED = 1  # child: an unexpected exception (Python's own code for it); its traceback is on stderr
     STORE_LOST = 12  # consumer: the store refused, or stayed away longer than store.retry_seconds
+    DEVICE_LOST = 13  # engine: the device's context is poisoned, or the device is gone; a new process may go on
+    RECYCLE = 14  # engine: device memory does not come back; it asks to be replaced by a fresh process
 
 
 class ConfigError(SluiceError):

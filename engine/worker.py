@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
+from typing import Any, NoReturn
 
 import msgspec
 import zmq
@@ -20,7 +21,7 @@ import zmq
 from engine.config import Config
 from engine.errors import ExitCode
 from stages.errors import SluiceError
-from transport.messages import Hello, Message
+from transport.messages import Condemned, EngineLost, Hello, Message, Suspect
 from transport.sockets import Channel
 
 M_MMAP_THRESHOLD = -3  # malloc.h
@@ -43,6 +44,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     generation: int  # counts restarts, so that a successor is not mistaken for the dead
     endpoints: Endpoints
     config: Config
+    suspects: tuple[Suspect, ...] = ()  # to the engine: items to be run alone (engine/restarts.py)
+    condemned: tuple[Condemned, ...] = ()  # to the engine: items not to be run at all, and why
 
     @property
     def identity(self) -> bytes:
@@ -55,6 +58,19 @@ def connect_control(context: "zmq.Context[zmq.Socket[bytes]]", spec: WorkerSpec,
     channel: Channel[Message] = Channel.connect(context, spec.endpoints.control, receives, spec.identity)
     channel.send(Hello(role=spec.role, index=spec.index, pid=os.getpid()))
     return channel
+
+
+def leave(control: Channel[Any], words: EngineLost, code: ExitCode) -> NoReturn:
+    """Say the last words, wait until they are out, and end this process at once.
+
+    No destructor runs: those of a device library hang or abort when its context is poisoned. `control` must be the only
+    socket of its ZeroMQ context, which ends here: then its thread has given all to the kernel, or tried for LINGER_MS.
+    """
+    control.send(words)
+    control.close()
+    control.socket.context.term()
+    print(f"{words.code}: {words.message}", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 def child_main(encoded_spec: bytes, parent: Connection, log: Connection) -> None:

@@ -3,7 +3,7 @@
 Who says what to whom:
 
     supervisor ──Probe, DecodeFrames, DecodeAudio, Prepare, Abort, Drain──► decoder, engine, consumer
-    decoder, engine, consumer ──Hello, Ready, Probed, Progress, Decoded, TaskFailed, …──► supervisor
+    decoder, engine, consumer ──Hello, Ready, Probed, Progress, Decoded, TaskFailed, EngineLost, …──► supervisor
     decoder ──Join, TaskStart, Frame, Speech, Caption, TaskEnd──► engine ──Grant──► decoder
     engine ──Join, Points, TaskResult──► consumer ──Grant──► engine
     consumer ──TaskDurable──► supervisor
@@ -134,6 +134,23 @@ class ModelInfo(Value, frozen=True):
         return f"{self.name}@{self.revision}" + (" (untrained)" if self.untrained else "")
 
 
+class Suspect(Value, frozen=True):
+    """One item, whatever attempt brings it: it was in a batch in which the engine was lost."""
+
+    video_id: str
+    role: str  # of the model: image | speech | text | voice
+    start_seconds: float
+    end_seconds: float
+
+
+class Condemned(Value, frozen=True):
+    """An item in which, alone, the engine was lost: it fails with this reason and is not run again."""
+
+    item: Suspect
+    code: str
+    message: str
+
+
 # --- supervisor → decoder, engine, consumer -------------------------------------------------------------------------
 
 
@@ -258,6 +275,14 @@ class EngineStats(Message, frozen=True):
     uptime_seconds: float
     peak_device_bytes: int
     peak_rss_bytes: int
+
+
+class EngineLost(Message, frozen=True):
+    """Last words of an engine that cannot go on: it exits with DEVICE_LOST or RECYCLE, and another takes its place."""
+
+    code: str
+    message: str
+    suspects: tuple[Suspect, ...] = ()  # the items of the batch it was lost in; one: that item is to blame
 
 
 class ConsumerStats(Message, frozen=True):
@@ -390,7 +415,17 @@ ToDecoder = Probe | DecodeFrames | DecodeAudio | Drain
 ToEngineControl = Abort | Drain
 ToConsumerControl = Prepare | Drain
 ToSupervisor = (
-    Hello | Ready | Probed | Progress | Decoded | TaskFailed | EngineStats | ConsumerStats | DecoderStats | TaskDurable
+    Hello
+    | Ready
+    | Probed
+    | Progress
+    | Decoded
+    | TaskFailed
+    | EngineStats
+    | EngineLost
+    | ConsumerStats
+    | DecoderStats
+    | TaskDurable
 )
 ToEngine = Join | TaskStart | Frame | Speech | Caption | TaskEnd
 ToConsumer = Join | Points | TaskResult
