@@ -85,6 +85,11 @@ class Child:
         said = self.tail[-1] if self.tail else "it said nothing"
         return f"{self.name} {describe_exit(self.process.exitcode)}; last log line: {said}"
 
+    @property
+    def failed_at_start(self) -> bool:
+        """Whether it ended with an expected error, which a successor would meet as well."""
+        return self.process.exitcode == ExitCode.CHILD_START_FAILED
+
     def failure(self) -> StartError:
         """Why it is gone: the expected error that it named; else how it ended, and its last line."""
         self.process.join()

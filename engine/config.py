@@ -68,6 +68,7 @@ class RunOptions(Options, frozen=True):
     start_timeout_seconds: Positive = 300.0  # loading large models from a cold disk takes minutes
     stall_seconds: Positive = 20.0  # a decoder without progress for so long is killed
     attempts: PositiveInt = 3  # of a task whose decoder dies
+    engine_restarts: Annotated[int, Meta(ge=0)] = 3  # in a row, with nothing done between: more would not help either
     extensions: tuple[str, ...] = (  # files taken from a directory; a file named outright is always tried
         "3g2", "3gp", "aac", "ac3", "asf", "avi", "divx", "dv", "f4v", "flac", "flv", "m2ts", "m2v", "m4a", "m4b",
         "m4v", "mka", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "mts", "mxf", "ogg", "ogm", "ogv", "opus", "ts", "vob",

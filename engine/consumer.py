@@ -165,7 +165,12 @@ class Consumer:
 
     def _grant(self) -> None:
         for sender, credit_bytes in self._credit.take_owed().items():
-            self._points.send(Grant(credit_bytes=credit_bytes), to=sender)
+            try:
+                self._points.send(Grant(credit_bytes=credit_bytes), to=sender)
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self._credit.leave(sender)  # an engine that died holds no credit; what it had sent is written
 
     def _take_control(self) -> None:
         received = self._control.receive(0)

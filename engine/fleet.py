@@ -10,7 +10,7 @@ from engine.children import Child, signals_held
 from engine.config import Config
 from engine.errors import StartError
 from engine.worker import Endpoints, WorkerSpec
-from transport.messages import Drain, Message, Prepare, Ready, ToSupervisor
+from transport.messages import Condemned, Drain, Message, Prepare, Ready, Suspect, ToSupervisor
 from transport.sockets import Channel, Received
 
 POLL_MS = 200  # a death wakes the poll at once; this is for timers
@@ -50,10 +50,18 @@ class Fleet:
         self.engine = self._start("engine", 0)
         self.decoders = [self._start("decoder", index) for index in range(config.decoder_processes)]
 
-    def _start(self, role: str, index: int) -> Child:
+    def _start(
+        self, role: str, index: int, suspects: tuple[Suspect, ...] = (), condemned: tuple[Condemned, ...] = ()
+    ) -> Child:
         self._generation += 1
         spec = WorkerSpec(
-            role=role, index=index, generation=self._generation, endpoints=self._endpoints, config=self._config
+            role=role,
+            index=index,
+            generation=self._generation,
+            endpoints=self._endpoints,
+            config=self._config,
+            suspects=suspects,
+            condemned=condemned,
         )
         return Child(spec, self._echo)
 
@@ -72,6 +80,20 @@ class Fleet:
         with signals_held():
             self.decoders[index] = self._start("decoder", decoder.spec.index)
         return self.decoders[index]
+
+    def replace_engine(self, suspects: tuple[Suspect, ...], condemned: tuple[Condemned, ...]) -> None:
+        """Start a successor for the engine, and for all decoders: what they had sent is gone with the old one.
+
+        The old decoders end first: the new engine binds the same endpoint, and must not hear them.
+        """
+        gone = [self.engine, *self.decoders]
+        for child in gone:
+            child.kill()
+        for child in gone:
+            child.close()
+        with signals_held():
+            self.engine = self._start("engine", 0, suspects, condemned)
+            self.decoders = [self._start("decoder", decoder.spec.index) for decoder in self.decoders]
 
     def by_identity(self, identity: bytes) -> Child | None:
         """The living child of that name; None for the last words of one that was replaced."""
@@ -106,8 +128,7 @@ class Fleet:
         Raises:
             StartError: one ended, or the time of run.start_timeout_seconds is over.
         """
-        limit = self._config.run.start_timeout_seconds
-        deadline = time.monotonic() + limit
+        patience = Patience(self._start_timeout)
         engine_ready: Ready | None = None
         while engine_ready is None or not all(child.ready for child in self.children):
             for received in self.poll():
@@ -122,13 +143,16 @@ class Fleet:
                     }
                     self.send(self.consumer, Prepare(dimensions=dimensions))
             self.check_alive()
-            if time.monotonic() > deadline:
-                late = ", ".join(child.name for child in self.children if not child.ready)
-                raise StartError(
-                    "start-timeout", f"{late}: not ready after {limit:.0f} s; raise run.start_timeout_seconds"
-                )
+            if patience.is_over:
+                raise self.late()
             tick()
         return engine_ready
+
+    def late(self) -> StartError:
+        """The error of children that do not get ready."""
+        names = ", ".join(child.name for child in self.children if not child.ready)
+        limit = self._start_timeout
+        return StartError("start-timeout", f"{names}: not ready after {limit:.0f} s; raise run.start_timeout_seconds")
 
     def check_alive(self, but: tuple[str, ...] = ()) -> None:
         """Raises StartError when a child is gone, other than those of the roles in `but`."""
@@ -140,30 +164,35 @@ class Fleet:
         """End all children in the order in which work flows, each when it has finished what it holds.
 
         Raises:
-            StartError: one of them ended otherwise than in order.
+            StartError: the consumer ended otherwise than in order. The engine may: what is durable, is.
         """
-        for group in (self.decoders, [self.engine], [self.consumer]):
-            told: set[bytes] = set()
+        for group, next_one in ((self.decoders, self.engine), ([self.engine], self.consumer), ([self.consumer], None)):
+            self._tell_to_drain(group)
             patience = Patience(self._config.run.stall_seconds if group is self.decoders else self._start_timeout)
             while any(child.is_alive for child in group):
-                # A successor that is still starting cannot hear yet: tell it when it can.
-                told |= {child.identity for child in group if child.identity not in told and self.send(child, Drain())}
                 for received in self.poll():
                     if received.sender in {child.identity for child in group}:
                         patience.renew()
                     take(received)
-                if patience.is_over:
+                if patience.is_over or (next_one is not None and not next_one.is_alive):
                     self._give_up_on(group)
                 tick()
-            for child in group:
-                child.process.join()
-                if child.process.exitcode != 0 and child.spec.role != "decoder":
-                    raise child.failure()
+        self.consumer.process.join()
         for received in self.poll(0):
             take(received)
+        if self.consumer.process.exitcode != 0:
+            raise self.consumer.failure()
+
+    def _tell_to_drain(self, group: list[Child]) -> None:
+        """A successor that is still starting holds nothing: it need not load its models to end."""
+        for child in group:
+            if child.ready:
+                self.send(child, Drain())
+            else:
+                child.kill()
 
     def _give_up_on(self, group: list[Child]) -> None:
-        """Nobody of a draining group has said a word for too long: end them. What a decoder held is done already."""
+        """A draining group has been silent for too long, or waits for a process that is gone: end it."""
         for child in group:
             child.kill()
 

@@ -44,6 +44,8 @@ def summary(report: dict[str, Any]) -> str:
             f"{clock(totals['media_seconds'])} of media in {clock(totals['wall_seconds'])}: "
             f"{totals['hours_per_hour']} hours/hour, RTF {totals['rtf']}"
         )
+    if count := totals["engine_restarts"]:
+        lines.append(f"the engine died and was started again {count} time{'s' * (count != 1)}")
     lines += [f"  {row_line(row)}" for row in report["videos"] if row["status"] in ("partial", "failed")]
     return "\n".join(lines)
 

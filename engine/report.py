@@ -2,32 +2,62 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from engine.videos import VideoJob
-from transport.messages import ConsumerStats, DecoderStats, EngineStats, Gap
+from transport.messages import ConsumerStats, DecoderStats, EngineStats, Gap, ModelStats
 
 COLLECTION_COUNTS = (("frames", "frames"), ("speech", "speech_segments"), ("voices", "voice_segments"))
 
 
+# What becomes of each field of EngineStats and ModelStats when one engine takes the place of another.
+ADDED = {"items", "batches", "busy_seconds", "uptime_seconds", "oom_events", "batch_splits"}  # counters since its start
+LARGEST = {"peak_device_bytes", "peak_rss_bytes"}
+LATEST = {"queued_items", "host_bytes"}
+
+
+def added(past: EngineStats, present: EngineStats) -> EngineStats:
+    """The statistics of several engines, one after the other, as if they were one."""
+    models = {
+        role: _combined(past.models[role], model) if role in past.models else model
+        for role, model in present.models.items()
+    }
+    return _combined(past, msgspec.structs.replace(present, models={**past.models, **models}))
+
+
+StatsT = TypeVar("StatsT", EngineStats, ModelStats)
+
+
+def _combined(past: StatsT, present: StatsT) -> StatsT:
+    values: dict[str, Any] = {}
+    for name in present.__struct_fields__:
+        if name in ADDED:
+            values[name] = getattr(past, name) + getattr(present, name)
+        elif name in LARGEST:
+            values[name] = max(getattr(past, name), getattr(present, name))
+    return msgspec.structs.replace(present, **values)
+
+
 @dataclass(slots=True)
 class Peaks:
-    """What the processes reported of themselves, the largest so far."""
+    """What the processes reported of themselves, the largest so far; counters of all engines together."""
 
     rss_bytes: dict[str, int] = field(
         default_factory=lambda: {"supervisor": 0, "decoder": 0, "engine": 0, "consumer": 0}
     )
     device_bytes: int = 0
-    engine: EngineStats | None = None  # the latest
+    engine: EngineStats | None = None  # the latest, with what its predecessors had counted
     consumer: ConsumerStats | None = None
+    engine_restarts: int = 0
+    past_engines: EngineStats | None = None
 
     def see(self, stats: EngineStats | ConsumerStats | DecoderStats) -> None:
         """Take one message of statistics."""
         match stats:
             case EngineStats():
-                self.engine = stats
+                self.engine = stats if self.past_engines is None else added(self.past_engines, stats)
                 self.device_bytes = max(self.device_bytes, stats.peak_device_bytes)
                 self._raise("engine", stats.peak_rss_bytes)
             case ConsumerStats():
@@ -35,6 +65,11 @@ class Peaks:
                 self._raise("consumer", stats.peak_rss_bytes)
             case DecoderStats():
                 self._raise("decoder", stats.peak_rss_bytes)
+
+    def engine_restarted(self) -> None:
+        """What comes from now on is of another engine, which counts from zero."""
+        self.engine_restarts += 1
+        self.past_engines = self.engine
 
     def _raise(self, role: str, rss_bytes: int) -> None:
         self.rss_bytes[role] = max(self.rss_bytes[role], rss_bytes)
@@ -112,6 +147,7 @@ def totals(rows: Sequence[dict[str, Any]], wall_seconds: float, peaks: Peaks) ->
         "rtf": round(wall_seconds / media_seconds, 4) if media_seconds else None,
         "wall_seconds": round(wall_seconds, 3),
         "oom_events": sum(model.oom_events for model in engine.models.values()) if engine else 0,
+        "engine_restarts": peaks.engine_restarts,
         "peak_rss_bytes": dict(peaks.rss_bytes),
         "peak_device_bytes": peaks.device_bytes,
         "device_busy_fraction": round(engine.busy_seconds / engine.uptime_seconds, 4) if engine else 0.0,

@@ -3,27 +3,25 @@
 Its loop: feed files to the board, give tasks to idle decoders, take what the children say, notice who died or stalls.
 """
 
-import os
 import resource
 import signal
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import zmq
 
 from engine.children import Child, signals_held
 from engine.config import Config
 from engine.files import Found, shown
-from engine.fleet import Fleet
-from engine.ledger import Ledger, fingerprint, ledger_path
-from engine.report import Peaks, failed_row, totals, unchanged_row, video_row
+from engine.fleet import Fleet, Patience
+from engine.records import Observer, Records
+from engine.recovery import LAST_WORDS_SECONDS, Recovery
+from engine.report import Peaks, totals
 from engine.rundir import endpoints_in, run_directory
 from engine.tasks import Board
-from engine.videos import VideoJob
-from stages.registry import configured, identify, resolve
 from stages.store_directory import StoreDirectory
 from transport.messages import (
     Abort,
@@ -31,6 +29,7 @@ from transport.messages import (
     Decoded,
     DecoderStats,
     Drain,
+    EngineLost,
     EngineStats,
     Probed,
     Progress,
@@ -42,19 +41,7 @@ from transport.messages import (
 from transport.sockets import Received
 
 AHEAD_TASKS = 2  # queued tasks for each decoder beyond which no further file is taken
-
-
-class Observer(Protocol):
-    """Who watches a run: the live display, the plain lines, a test."""
-
-    def phase(self, text: str) -> None:
-        """What the run as a whole is doing."""
-
-    def finished(self, row: dict[str, Any]) -> None:
-        """A video's row of the report is final."""
-
-    def tick(self, board: Board | None, peaks: Peaks, rows: int) -> None:
-        """Called several times a second."""
+HEAR_OUT_MS = 20  # for what lies in our socket when the engine is dead
 
 
 class Supervisor:
@@ -65,23 +52,18 @@ class Supervisor:
         self._observer = observer
         self._debug = debug
         self._peaks = Peaks()
-        self._rows: list[dict[str, Any]] = []
         self._board: Board | None = None
         self._fleet: Fleet | None = None
         self._assigned: dict[bytes, TaskKey] = {}  # by decoder identity
         self._decoded: dict[bytes, set[TaskKey]] = {}  # by decoder: sent whole, and not durable yet
         self._beats: dict[bytes, float] = {}
         self._draining = False
+        self._recovery = Recovery(config)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        paths = {
-            role: resolve(role, source, Path(config.models.directory)) for role, source in configured(config.models)
-        }
-        infos = [identify(role, source, paths[role]).info(role, 0) for role, source in configured(config.models)]
         if config.store.url is None:
-            StoreDirectory(
-                Path(config.store.path), read_only=False
-            ).close()  # ours, not locked, writable: or say so now
-        self._ledger = Ledger(ledger_path(config), fingerprint(config, [f"{info.role} {info.label}" for info in infos]))
+            # Ours, not locked, writable: or say so now.
+            StoreDirectory(Path(config.store.path), read_only=False).close()
+        self._records = Records(config, observer)
 
     @property
     def interrupted(self) -> bool:
@@ -101,11 +83,12 @@ class Supervisor:
                 self._work(iter(files), directory)
         finally:
             signal.signal(signal.SIGTERM, previous)
-            self._ledger.close()
+            self._records.ledger.close()
             self._context.destroy(linger=0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         self._peaks.rss_bytes["supervisor"] = peak
-        return {"videos": self._rows, "totals": totals(self._rows, time.monotonic() - started, self._peaks)}
+        rows = self._records.rows
+        return {"videos": rows, "totals": totals(rows, time.monotonic() - started, self._peaks)}
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         if self._draining:
@@ -116,7 +99,7 @@ class Supervisor:
 
     def _work(self, files: Iterator[Found], directory: Path) -> None:
         """Rows that need no work are written at once; the processes start at the first file that does."""
-        first = next((found for found in files if not self._settled_at_once(found)), None)
+        first = next((found for found in files if not self._records.settled_at_once(found)), None)
         if first is None:
             return
         try:
@@ -126,8 +109,7 @@ class Supervisor:
             assert self._board is not None
             self._add(first)
             self._loop(self._fleet, self._board, files)
-            self._observer.phase("draining")
-            self._fleet.drain(self._take, self._tick)
+            self._drain(self._fleet, self._board)
         finally:
             if self._fleet is not None:
                 self._fleet.stop()
@@ -135,8 +117,13 @@ class Supervisor:
     def _start(self, fleet: Fleet) -> None:
         self._observer.phase("loading models")
         ready = fleet.make_ready(self._tick)
-        self._board = Board(self._config, ready.frame_format, self._ledger.known_video)
-        count = len(fleet.decoders)
+        self._board = Board(self._config, ready.frame_format, self._records.ledger.known_video)
+        self._welcome(ready)
+
+    def _welcome(self, ready: Ready) -> None:
+        """The engine is ready: the first one, or one that was started again."""
+        self._recovery.welcome(ready)
+        count = self._config.decoder_processes
         untrained = ", ".join(info.role for info in ready.models if info.untrained)
         note = f" (UNTRAINED: {untrained})" if untrained else ""
         self._observer.phase(f"indexing on {ready.device}, {count} decoder{'s' * (count > 1)}{note}")
@@ -153,12 +140,15 @@ class Supervisor:
                 board.stop(time.monotonic())  # each time: a probe that was under way may have planned new tasks
             else:
                 self._assign(fleet, board)
-            self._take_finished(board)
+            self._records.take_finished(board)
             if board.is_done and not more:
                 return
             for received in fleet.poll():
                 self._take(received)
-            self._watch(fleet, board, stopped)
+            fleet.check_alive(but=("decoder", "engine"))
+            if not self._watch_engine(fleet, board):
+                return
+            self._watch_decoders(fleet, board, stopped)
             self._tick()
 
     def _feed(self, fleet: Fleet, board: Board, files: Iterator[Found]) -> bool:
@@ -167,7 +157,7 @@ class Supervisor:
             found = next(files, None)
             if found is None:
                 return False
-            if not self._settled_at_once(found):
+            if not self._records.settled_at_once(found):
                 self._add(found)
         return True
 
@@ -175,30 +165,25 @@ class Supervisor:
         assert self._board is not None
         self._board.add(found.path, shown(found.path), time.monotonic())
 
-    def _settled_at_once(self, found: Found) -> bool:
-        """Whether a file needs no decoder: it cannot be read, or the ledger knows it as it is."""
-        if found.error is not None:
-            self._finish_row(failed_row(shown(found.path), found.error.code, found.error.message))
-            return True
-        known = self._known(found.path)
-        if known is not None:
-            self._finish_row(unchanged_row(known, shown(found.path)))
-        return known is not None
-
-    def _known(self, path: bytes) -> dict[str, Any] | None:
-        stat = _stat(path)
-        video_id = self._ledger.known_file(path, stat) if stat is not None else None
-        return self._ledger.known_video(video_id) if video_id is not None else None
-
     def _assign(self, fleet: Fleet, board: Board) -> None:
         for decoder in fleet.decoders:
-            if decoder.ready and decoder.identity not in self._assigned:
+            if fleet.engine.ready and decoder.ready and decoder.identity not in self._assigned:
                 message = board.next_message()
                 if message is None:
                     return
                 self._assigned[decoder.identity] = message.key  # type: ignore[attr-defined]
                 self._beats[decoder.identity] = time.monotonic()
                 fleet.send(decoder, message)
+
+    def _drain(self, fleet: Fleet, board: Board) -> None:
+        """End the processes in order; what is open then was lost with an engine that died on the way."""
+        self._observer.phase("draining")
+        fleet.drain(self._take, self._tick)
+        if fleet.engine.ready and fleet.engine.process.exitcode != 0:
+            left = "all was stored before" if board.is_done else "what was not stored before is interrupted"
+            self._observer.phase(f"{self._recovery.reason(fleet.engine)}; {left}")
+        board.stop_all(time.monotonic())
+        self._records.take_finished(board)
 
     # --- what children say --------------------------------------------------------------------------------------------
 
@@ -211,8 +196,10 @@ class Supervisor:
             return
         self._beats[received.sender] = now
         match received.message:
-            case Ready():
+            case Ready() as ready:
                 child.ready = True
+                if child is fleet.engine:
+                    self._welcome(ready)
             case Progress(key=key, done_seconds=done_seconds):
                 board.progress(key, done_seconds)
             case Probed() as probed:
@@ -228,37 +215,16 @@ class Supervisor:
             case TaskDurable(result=result):
                 for keys in self._decoded.values():
                     keys.discard(result.key)
-                board.durable(result, now)
+                if board.durable(result, now):
+                    self._recovery.progress()
+            case EngineLost() as words:
+                self._recovery.heard(words)
             case EngineStats() | ConsumerStats() | DecoderStats() as stats:
                 self._peaks.see(stats)
 
-    def _take_finished(self, board: Board) -> None:
-        while board.finished:
-            job = board.finished.popleft()
-            stat = _stat(job.path)
-            if stat is not None and job.media is not None and (stat.st_size, stat.st_mtime_ns) != job.marks:
-                job.changed()
-            row = video_row(job)
-            self._record(job, stat, row)
-            self._finish_row(row)
+    # --- watching the decoders ----------------------------------------------------------------------------------------
 
-    def _record(self, job: VideoJob, stat: os.stat_result | None, row: dict[str, Any]) -> None:
-        """Into the ledger when its points are durable and trying again would give no more."""
-        if job.video_id is None or job.error is not None:
-            return
-        if job.status in ("indexed", "partial"):
-            self._ledger.record_video(job.video_id, job.path, row)
-        if stat is not None:  # else it vanished after it was read; its content is indexed all the same
-            self._ledger.record_file(job.path, stat, job.video_id)
-
-    def _finish_row(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        self._observer.finished(row)
-
-    # --- watching -----------------------------------------------------------------------------------------------------
-
-    def _watch(self, fleet: Fleet, board: Board, stopped: bool) -> None:
-        fleet.check_alive(but=("decoder",))
+    def _watch_decoders(self, fleet: Fleet, board: Board, stopped: bool) -> None:
         now = time.monotonic()
         for decoder in list(fleet.decoders):
             silent = now - self._beats.get(decoder.identity, now)
@@ -287,12 +253,40 @@ class Supervisor:
             fleet.replace(decoder)
 
     def _tick(self) -> None:
-        self._observer.tick(self._board, self._peaks, len(self._rows))
+        self._observer.tick(self._board, self._peaks, len(self._records.rows))
 
+    # --- when the engine dies -----------------------------------------------------------------------------------------
 
-def _stat(path: bytes) -> os.stat_result | None:
-    """None: it cannot be had, and whoever opens the file next will say why."""
-    try:
-        return os.stat(path)  # noqa: PTH116 - bytes, which Path does not take
-    except OSError:
-        return None
+    def _watch_engine(self, fleet: Fleet, board: Board) -> bool:
+        """Start a successor for an engine that died; False when the run ends here, for it was to end anyway."""
+        if fleet.engine.is_alive:
+            self._recovery.hurry(fleet)
+            return True
+        for decoder in fleet.decoders:
+            decoder.kill()
+        self._hear_out(fleet)
+        self._recovery.died(fleet.engine)
+        if self._draining:
+            return False
+        self._restart_engine(fleet, board)
+        return True
+
+    def _hear_out(self, fleet: Fleet) -> None:
+        """Take what the engine and the decoders had sent us before they ended."""
+        patience = Patience(LAST_WORDS_SECONDS)
+        while True:
+            for received in fleet.poll(HEAR_OUT_MS):
+                self._take(received)
+            if self._recovery.is_heard_out(fleet.engine, patience):
+                return
+
+    def _restart_engine(self, fleet: Fleet, board: Board) -> None:
+        """A new engine and new decoders; every task that was under way is done again. The consumer stays."""
+        reason = self._recovery.reason(fleet.engine)
+        self._recovery.restart(fleet)
+        self._observer.phase(f"restarting the engine: {reason}")
+        board.engine_lost()
+        self._peaks.engine_restarted()
+        self._assigned.clear()
+        self._decoded.clear()
+        self._beats.clear()

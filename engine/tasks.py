@@ -1,7 +1,8 @@
 """The supervisor's board of videos and tasks. Pure: messages and time go in, messages and finished videos come out.
 
 A video is probed first; what is in it decides its tasks: one for each span of frames, one for the whole sound track. It
-is finished when every task is durable or given up. A task whose decoder dies is tried again, up to `run.attempts`.
+is finished when every task is durable or given up. A task whose decoder dies is tried again, up to `run.attempts`; when
+the engine dies, all that it may have held is tried again.
 """
 
 from collections import Counter, deque
@@ -100,11 +101,11 @@ class Board:
             self._plan(job)
             self._finish_if_done(job, now_seconds)
 
-    def durable(self, result: TaskResult, now_seconds: float) -> None:
-        """Every point of an attempt is in the store; an older attempt than the last counts too."""
+    def durable(self, result: TaskResult, now_seconds: float) -> bool:
+        """Every point of an attempt is in the store; an older attempt than the last counts too. False: known before."""
         task = self._settle(result.key)
         if task is None:
-            return
+            return False
         job = task.job
         job.points.update(result.points)
         for gap in result.gaps:
@@ -118,6 +119,7 @@ class Board:
             first = result.failures[0]
             job.error = VideoError(first.code, f"{len(result.failures)} failed items, the first: {first.message}")
         self._finish_if_done(job, now_seconds)
+        return True
 
     def failed(self, key: TaskKey, code: str, message: str, now_seconds: float) -> None:
         """A task cannot be done: its span becomes a gap, or its whole video fails when it could not even be opened."""
@@ -136,21 +138,43 @@ class Board:
         task = self._tasks.get(key.task_id)
         if task is None or task.attempt != key.attempt:
             return None
-        if task.attempt + 1 >= self._config.run.attempts:
-            message = f"gave up after {task.attempt + 1} attempts (run.attempts): {reason}"
+        task.decoder_deaths += 1
+        if task.decoder_deaths >= self._config.run.attempts:
+            message = f"gave up after {task.decoder_deaths} attempts (run.attempts): {reason}"
             self.failed(key, "decoder-died", message, now_seconds)
         else:
-            task.attempt += 1
-            task.done_seconds = 0.0
-            self._queue.appendleft(task)
+            self._queue_again(task)
         return Abort(key=key)
+
+    def engine_lost(self) -> None:
+        """The engine is gone, and with it all that a decoder had sent it: every task that is not queued, is again.
+
+        That is none of `run.attempts`. An attempt that turns out durable all the same counts, as ever.
+        """
+        queued = {task.task_id for task in self._queue}
+        for task in reversed(list(self._tasks.values())):  # the oldest comes first again
+            if task.task_id not in queued:
+                self._queue_again(task)
 
     def stop(self, now_seconds: float) -> None:
         """Give up every task that no decoder has: the run is draining."""
-        while self._queue:
-            self.failed(self._queue[0].key, "interrupted", "the run was stopped before this was done", now_seconds)
+        for task in list(self._queue):
+            self._interrupt(task, now_seconds)
+
+    def stop_all(self, now_seconds: float) -> None:
+        """Give up every task there is: nobody is left to do it."""
+        for task in list(self._tasks.values()):
+            self._interrupt(task, now_seconds)
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _interrupt(self, task: Task, now_seconds: float) -> None:
+        self.failed(task.key, "interrupted", "the run was stopped before this was done", now_seconds)
+
+    def _queue_again(self, task: Task) -> None:
+        task.attempt += 1
+        task.done_seconds = 0.0
+        self._queue.appendleft(task)
 
     def _queue_task(
         self,

@@ -33,6 +33,7 @@ class Task:
     start_seconds: float = 0.0
     end_seconds: float = 0.0
     attempt: int = 0
+    decoder_deaths: int = 0  # of all attempts: those that the engine's death ended are no fault of the task
     done_seconds: float = 0.0
 
     @property

@@ -6,15 +6,18 @@ import signal
 import subprocess
 import time
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.config import load_config
 from engine.errors import StartError
+from engine.fleet import Fleet
 from engine.supervisor import Supervisor
+from engine.worker import WorkerSpec
 from stages.qdrant import open_store
 from stages.store import frames_spec
 from tests.runs import (
@@ -28,6 +31,8 @@ from tests.runs import (
     signal_child,
     stored_points,
 )
+from transport.messages import Condemned, EngineLost, Suspect
+from transport.sockets import Received
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -48,12 +53,18 @@ def undisturbed(sample_video: Path, tiny_models: Any, tmp_path_factory: pytest.T
     return stored_points(settings)
 
 
+VECTOR_ROUNDING = 1e-3  # of components of unit vectors, that travel as float16
 SLOW = ("decode.fps=20", "decode.span_seconds=5", "engine.host_mb=16", "engine.results_mb=1")
 
 
 def assert_same_points(points: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Same ids and payloads; same vectors but for the rounding that the size of a batch makes."""
     assert set(points) == set(expected)
     assert all(points[id_]["payload"] == expected[id_]["payload"] for id_ in points)
+    for id_, point in points.items():
+        assert point["vectors"].keys() == expected[id_]["vectors"].keys()
+        for name, vector in point["vectors"].items():
+            np.testing.assert_allclose(vector, expected[id_]["vectors"][name], atol=VECTOR_ROUNDING, err_msg=id_)
 
 
 def test_a_killed_decoder_is_replaced_and_nothing_is_lost(
@@ -105,17 +116,141 @@ def test_a_stopped_decoder_is_taken_for_stalled_and_replaced(
     assert_same_points(stored_points(settings), undisturbed)
 
 
-@pytest.mark.parametrize("role", ["engine", "consumer"])
-def test_a_killed_engine_or_consumer_is_named_and_the_next_run_ends_whole(
-    role: str, sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+def test_a_killed_consumer_is_named_and_the_next_run_ends_whole(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
     settings = settings_for(tiny_models, tmp_path, *SLOW)
-    meddler = Meddler(lambda supervisor: signal_child(supervisor, role, signal.SIGKILL))
-    with pytest.raises(StartError, match=f"{role} was killed by SIGKILL; last log line"):
+    meddler = Meddler(lambda supervisor: signal_child(supervisor, "consumer", signal.SIGKILL))
+    with pytest.raises(StartError, match="consumer was killed by SIGKILL; last log line"):
         run_supervisor([sample_video], settings, meddler)
     report = run_supervisor([sample_video], settings, Meddler())
     assert [row["status"] for row in report["videos"]] == ["indexed"]
     assert_same_points(stored_points(settings), undisturbed)
+
+
+class EngineKiller(Meddler):
+    """Kills the engine when a whole task has been sent to it. The consumer stands still, so that none is durable."""
+
+    def __init__(self, kills: int = 1, words: Sequence[EngineLost] = (), then: str = "") -> None:
+        super().__init__(self._kill)
+        self.kills = kills
+        self.words = list(words)  # what the engines seem to say before they are killed
+        self.then = then  # a phase of the run in which the engine is killed once more
+        self.specs: list[WorkerSpec] = []  # of the engines that were killed, and of their last successor
+        self.killed: set[int] = set()
+
+    def phase(self, text: str) -> None:
+        super().phase(text)
+        if text == self.then:
+            self.fleet.engine.kill()
+
+    @property
+    def fleet(self) -> Fleet:
+        assert self.supervisor is not None
+        assert self.supervisor._fleet is not None
+        return self.supervisor._fleet
+
+    def _kill(self, supervisor: Supervisor) -> bool:
+        if supervisor._board is None:
+            return False
+        engine, consumer = self.fleet.engine, self.fleet.consumer.process.pid or 0
+        if not self.specs:
+            os.kill(consumer, signal.SIGSTOP)
+        if engine.spec not in self.specs:
+            self.specs.append(engine.spec)
+        if len(self.specs) > self.kills:
+            os.kill(consumer, signal.SIGCONT)
+            return True
+        if any(supervisor._decoded.values()) and engine.spec.generation not in self.killed:
+            self.killed.add(engine.spec.generation)
+            if self.words:
+                supervisor._take(Received(engine.identity, self.words.pop(0), None, 0))
+            engine.kill()
+        return False
+
+
+def test_a_killed_engine_is_started_again_and_nothing_is_lost(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    """And at the end of a run that is complete, its death harms nobody."""
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+    meddler = EngineKiller(then="draining")
+    report = run_supervisor([sample_video], settings, meddler)
+    assert [row["status"] for row in report["videos"]] == ["indexed"]
+    assert report["totals"]["engine_restarts"] == 1
+    assert_same_points(stored_points(settings), undisturbed)
+    _, first, restart, second, draining, end = meddler.phases
+    assert restart.startswith("restarting the engine: engine was killed by SIGKILL; last log line: ")
+    assert second == first
+    assert (draining, end.partition("; ")[0]) == ("draining", "engine was killed by SIGKILL")
+    assert end.endswith("all was stored before")
+
+
+def test_an_engine_that_is_lost_twice_hands_on_what_it_was_lost_in(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW, "run.engine_restarts=2")
+    two = tuple(Suspect(video_id="v", role="image", start_seconds=at, end_seconds=at + 1.0) for at in (1.0, 2.0))
+    message = "an illegal memory access was encountered"
+    words = [EngineLost(code="device-lost", message=message, suspects=suspects) for suspects in (two, two[:1])]
+    meddler = EngineKiller(kills=2, words=words)
+    report = run_supervisor([sample_video], settings, meddler)
+    assert [row["status"] for row in report["videos"]] == ["indexed"]
+    assert report["totals"]["engine_restarts"] == 2
+    condemned = Condemned(item=two[0], code="device-lost", message=message)
+    assert [(spec.suspects, spec.condemned) for spec in meddler.specs] == [
+        ((), ()),
+        (two, ()),
+        (two[1:], (condemned,)),
+    ]
+    assert f"restarting the engine: the engine was lost: device-lost: {message}" in meddler.phases
+    assert_same_points(stored_points(settings), undisturbed)
+
+
+def test_an_engine_that_dies_again_and_again_ends_the_run(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
+    settings = settings_for(tiny_models, tmp_path, "run.engine_restarts=2")
+    killed: set[int] = set()
+
+    def kill_each(supervisor: Supervisor) -> bool:
+        if supervisor._board is not None and supervisor._fleet is not None:
+            killed.add(supervisor._fleet.engine.process.pid or 0)
+            supervisor._fleet.engine.kill()
+        return False
+
+    meddler = Meddler(kill_each)
+    words = r"^engine was killed by SIGKILL; last log line: .*; restarted 2 times .* \(run\.engine_restarts\)$"
+    with pytest.raises(StartError, match=words) as caught:
+        run_supervisor([sample_video], settings, meddler)
+    assert caught.value.code == "engine-died"
+    assert len(killed) == 3
+    assert sum(phase.startswith("restarting the engine: ") for phase in meddler.phases) == 2
+
+
+def test_an_engine_that_dies_while_the_run_is_ending_leaves_what_is_durable(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+
+    def drain_and_kill(supervisor: Supervisor) -> bool:
+        if supervisor._board is not None and supervisor._fleet is not None:
+            jobs = supervisor._board.jobs.values()
+            supervisor._draining = supervisor._draining or any(job.points for job in jobs)  # as SIGTERM does
+            if supervisor._draining and jobs:
+                supervisor._fleet.engine.kill()
+                return True
+        return False
+
+    meddler = Meddler(drain_and_kill)
+    report = run_supervisor([sample_video], settings, meddler)
+    assert meddler.done
+    (row,) = report["videos"]
+    assert (row["status"], row["error"]["code"]) == ("partial", "interrupted")
+    assert any(gap["reason"].startswith("interrupted") for gap in row["gaps"])
+    points = stored_points(settings)
+    assert 0 < row["points"] <= len(points)
+    assert set(points) < set(undisturbed)
+    assert report["totals"]["engine_restarts"] == 0
+    assert meddler.phases[-1].endswith("what was not stored before is interrupted")
 
 
 def test_a_stopped_consumer_bounds_the_bytes_that_wait_for_it(

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from engine.ingest import summary
 from engine.progress import LiveObserver, PlainObserver, Rates, clock, media_progress, row_line, share_done
-from engine.report import Peaks, failed_row, joined, totals, unchanged_row, video_row
+from engine.report import ADDED, LARGEST, LATEST, Peaks, failed_row, joined, totals, unchanged_row, video_row
 from engine.videos import Task, VideoError, VideoJob
 from tests.runs import command, settings_for
 from transport.messages import ConsumerStats, DecoderStats, EngineStats, Gap, MediaInfo, ModelStats, Probe
@@ -86,6 +86,39 @@ def test_totals_count_only_what_was_done_now() -> None:
     assert (sums["oom_events"], sums["peak_device_bytes"], sums["device_busy_fraction"]) == (2, 7, 0.5)
 
 
+def test_counters_of_engines_add_up_over_restarts() -> None:
+    peaks = Peaks()
+    peaks.see(engine_stats(uptime_seconds=1.0))
+    peaks.see(engine_stats())
+    peaks.engine_restarted()
+    assert peaks.engine is not None
+    assert peaks.engine.busy_seconds == 2.0, "until the next engine says something, that of the last"
+    peaks.see(engine_stats(models={}, busy_seconds=0.0, uptime_seconds=1.0, peak_device_bytes=3))
+    assert peaks.engine.models["image"].items == 5
+    peaks.see(engine_stats(busy_seconds=1.0, uptime_seconds=6.0, host_bytes=9))
+    peaks.engine_restarted()
+    peaks.see(engine_stats(busy_seconds=1.0, uptime_seconds=10.0, host_bytes=9, peak_device_bytes=8, peak_rss_bytes=70))
+    assert peaks.engine == EngineStats(
+        models={
+            "image": ModelStats(items=15, batches=3, busy_seconds=6.0, queued_items=3, oom_events=6, batch_splits=3)
+        },
+        host_bytes=9,
+        busy_seconds=4.0,
+        uptime_seconds=20.0,
+        peak_device_bytes=8,
+        peak_rss_bytes=100,
+    )
+    sums = totals([], 1.0, peaks)
+    assert (sums["oom_events"], sums["device_busy_fraction"], sums["engine_restarts"]) == (6, 0.2, 2)
+    assert (sums["peak_device_bytes"], sums["peak_rss_bytes"]["engine"]) == (8, 100)
+
+
+def test_it_is_decided_of_each_figure_of_an_engine_what_a_restart_makes_of_it() -> None:
+    figures = {*EngineStats.__struct_fields__, *ModelStats.__struct_fields__} - {"models"}
+    assert figures == ADDED | LARGEST | LATEST
+    assert len(figures) == len(ADDED) + len(LARGEST) + len(LATEST)
+
+
 def test_a_run_of_nothing_divides_by_nothing() -> None:
     sums = totals([], 0.0, Peaks())
     assert (sums["hours_per_hour"], sums["rtf"], sums["device_busy_fraction"]) == (0.0, None, 0.0)
@@ -99,6 +132,16 @@ def test_the_summary_names_every_video_that_is_not_whole() -> None:
     assert "3 videos: 1 indexed, 1 partial, 0 unchanged, 1 failed" in text
     assert "c.mp4 - empty-file: the file is empty" in text
     assert "gap 9.0-10.0 s: corrupt: bits" in text
+    assert "engine" not in text
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "again 1 time"), (2, "again 2 times")])
+def test_the_summary_says_that_the_engine_died(count: int, words: str) -> None:
+    peaks = Peaks()
+    for _ in range(count):
+        peaks.engine_restarted()
+    text = summary({"videos": [], "totals": totals([], 10.0, peaks)})
+    assert f"the engine died and was started {words}" in text.splitlines()
 
 
 def test_many_gaps_are_shown_as_a_few_and_a_count() -> None:

@@ -179,6 +179,41 @@ def test_a_task_whose_decoder_dies_is_tried_again_and_then_given_up() -> None:
     assert job.gaps[0].end_seconds == 150.0
 
 
+def test_when_the_engine_dies_all_that_it_may_have_had_is_done_again_and_that_is_no_attempt() -> None:
+    config = Config(run=RunOptions(attempts=2))
+    board, messages = board_with(media(), config)
+    board.durable(result(messages[1].key, points={"frames": 60}), 1.0)
+    board.add(b"b.mp4", "b.mp4", 2.0)
+    for attempt in range(1, 6):
+        board.engine_lost()
+        again: list[Any] = list(iter(board.next_message, None))
+        keys = [TaskKey(message.key.task_id, attempt) for message in (messages[0], messages[2], messages[3])]
+        assert [message.key for message in again[:3]] == keys, "in their order, before what nobody had yet"
+        assert isinstance(again[3], Probe)
+    board.decoder_lost(again[1].key, "killed", 3.0)
+    assert board.queued_tasks == 1, "the first death of a decoder, of two that are borne"
+    assert not board.finished
+
+
+def test_what_is_queued_when_the_engine_dies_stays_as_it_is() -> None:
+    board = Board(Config(), FORMAT)
+    board.add(b"a.mp4", "a.mp4", 0.0)
+    board.engine_lost()
+    probe = board.next_message()
+    assert isinstance(probe, Probe)
+    assert probe.key.attempt == 0
+    assert board.next_message() is None
+
+
+def test_an_attempt_that_an_engine_had_finished_before_it_died_counts() -> None:
+    board, (message,) = board_with(media(audio=None), Config(decode=DecodeOptions(span_seconds=1000)))
+    board.engine_lost()
+    assert board.durable(result(message.key, points={"frames": 3}), 2.0)
+    assert not board.durable(result(TaskKey(message.key.task_id, 1), points={"frames": 3}), 3.0)
+    assert board.next_message() is None
+    assert only(board).points["frames"] == 3
+
+
 def test_an_older_attempt_that_turns_out_durable_withdraws_the_retry() -> None:
     board, (message,) = board_with(media(audio=None), Config(decode=DecodeOptions(span_seconds=1000)))
     board.decoder_lost(message.key, "killed", 1.0)
@@ -224,6 +259,16 @@ def test_stopping_gives_up_what_no_decoder_has() -> None:
     assert board.is_done
 
 
+def test_stopping_all_gives_up_what_decoders_have_too() -> None:
+    board, messages = board_with(media())
+    board.durable(result(messages[1].key, points={"frames": 60}), 1.0)
+    board.add(b"b.mp4", "b.mp4", 2.0)
+    board.stop_all(3.0)
+    assert board.is_done
+    assert {job.shown_path: job.status for job in board.finished} == {"a.mp4": "partial", "b.mp4": "failed"}
+    assert all(job.error is not None and job.error.code == "interrupted" for job in board.finished)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_whatever_happens_every_video_ends_and_every_second_is_settled(data: st.DataObject) -> None:
@@ -239,8 +284,11 @@ def test_whatever_happens_every_video_ends_and_every_second_is_settled(data: st.
         if not running:
             break
         current = running.pop(data.draw(st.integers(0, len(running) - 1)))
-        fate = data.draw(st.sampled_from(["done", "done", "failed", "lost"]))
-        if fate == "lost":
+        fate = data.draw(st.sampled_from(["done", "done", "failed", "lost", "engine lost"]))
+        if fate == "engine lost" and step < 200:
+            running.clear()
+            board.engine_lost()
+        elif fate == "lost":
             board.decoder_lost(current.key, "killed", float(step))
         elif fate == "failed":
             board.failed(current.key, "read-error", "bad", float(step))
