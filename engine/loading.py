@@ -1,11 +1,13 @@
 """The models, loaded onto the device one after the other, measured, and put together into a runner."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from tqdm import tqdm
 
 from engine import calibration
@@ -15,20 +17,24 @@ from engine.config import Config
 from engine.device import Device
 from engine.errors import StartError
 from engine.faults import is_out_of_memory
+from engine.needs import Basis, estimate_bytes, too_small
 from engine.nvml import driver_version
 from engine.real_devices import cuda_trouble, open_device, resolve_device
 from engine.runner import Runner
 from engine.simulated_device import SimulatedDevice
-from engine.simulation import Simulation, read_simulation, simulated, simulated_device
+from engine.simulation import Simulation, read_simulation, simulated, simulated_device, weights_bytes
 from engine.turns import ParkMode
 from stages.base import Model, Role
 from stages.image_model import ImageModel
 from stages.registry import configured, load
 from transport.messages import FrameFormat
 
-PROFILES_GB = (4, 6, 8, 12, 16, 24, 80)  # configs/gpu-*.toml
 SIMULATED = "simulated"
 SAVE_SECONDS = 60.0  # what was learned is written no more often than this
+CANNOT_SAVE = (
+    "{path} cannot be written ({reason}): what was learned of the models is measured anew at the next start; set "
+    "run.state to a directory that can be written to"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class Loader:
         self._simulation = read_simulation(config.device.simulation)
         self._device = _open(config, self._simulation)
         reading = self._device.read()
+        self._reach_bytes = reading.used_bytes + reading.free_bytes
+        self._roles = [role for role, _ in configured(config.models)]
         self._budget = Budget(total_bytes(reading, config.device.memory_gb, config.device.memory_share))
         self._device.limit(self._budget.total_bytes)
         self._file = CalibrationFile(Path(config.run.state))
@@ -58,6 +66,7 @@ class Loader:
         self._sizes: dict[str, int] = {}
         self._parked: set[str] = set()
         self._saved_seconds = clock()
+        self._cannot_save = False
         notes = (self._file.note, self._short_of_memory(), self._unused_card(), *self._device.notes)
         self._notes = tuple(note for note in notes if note is not None)
 
@@ -70,38 +79,39 @@ class Loader:
         """
         # The libraries' progress bars share a lock between processes by default: a semaphore that a killed one leaks.
         tqdm.set_lock(threading.RLock())
-        for role, _ in configured(self._config.models):
+        for role in self._roles:
             self._add(role)
         runner = self._runner()
-        self._check_each(runner)
+        self._check_each()
         image = self._models.get("image")
         inner = getattr(image, "inner", None) or image
         self.save(runner, at_once=True)
         return Loaded(runner, inner.frame_format if isinstance(inner, ImageModel) else None, self._notes)
 
     def save(self, runner: Runner, at_once: bool = False) -> None:
-        """Write down what was learned of the models, now and then."""
+        """Write down what was learned of the models, now and then. Where that fails the run goes on: said once."""
         now = self._clock()
-        if not at_once and now - self._saved_seconds < SAVE_SECONDS:
+        if self._cannot_save or (not at_once and now - self._saved_seconds < SAVE_SECONDS):
             return
         self._saved_seconds = now
-        self._file.save(
-            {
-                calibration.key_of(model, self._device): calibration.saved(
-                    self._budget.costs[role], self._budget.fixed_bytes[role], runner.tuners[role].size
-                )
-                for role, model in self._models.items()
-            }
-        )
+        try:
+            self._file.save(self._learned(runner))
+        except OSError as error:
+            self._cannot_save = True
+            print(CANNOT_SAVE.format(path=self._file.path, reason=error.strerror or error), file=sys.stderr, flush=True)
+
+    def _learned(self, runner: Runner) -> dict[str, SavedModel]:
+        return {
+            calibration.key_of(model, self._device): calibration.saved(
+                self._budget.costs[role], self._budget.fixed_bytes[role], runner.tuners[role].size
+            )
+            for role, model in self._models.items()
+        }
 
     # --- one model ----------------------------------------------------------------------------------------------------
 
     def _add(self, role: Role) -> None:
-        self._device.release()
-        before = self._device.read().used_bytes
-        model = self._load(role)
-        self._device.release()
-        fixed_bytes = max(0, self._device.read().used_bytes - before)
+        model, fixed_bytes = self._load(role)
         self._models[role] = model
         known = self._file.find(calibration.key_of(model, self._device))
         self._sizes[role] = self._batch_size(role, known)
@@ -110,28 +120,48 @@ class Loader:
             self._park_all_but(role)
         if (known is None or not known.cells) and self._calibrates:
             self._probe(role)
+            if not self._budget.costs[role].rows and self._here(role):  # not even one item fitted beside the others
+                self._park_all_but(role)
+                self._budget.costs[role] = CostModel()
+                self._probe(role)
 
-    def _load(self, role: Role) -> Model:
-        """Load a model; when there is no room beside the others, without them."""
-        model = self._try_loading(role)
-        if model is None:
+    def _load(self, role: Role) -> tuple[Model, int]:
+        """Load a model; when there is no room beside the others, without them. With what its weights take, in bytes."""
+        loaded = self._try_loading(role)
+        if loaded is None:
             self._park_all_but(role)
-            model = self._try_loading(role)
-        if model is None:
-            raise self._too_small(role, None)
-        return model
+            loaded = self._try_loading(role)
+        if loaded is None:
+            raise self._too_small(role, self._device.read().used_bytes + self._estimate_bytes(role), "files")
+        return loaded
 
-    def _try_loading(self, role: Role) -> Model | None:
+    def _try_loading(self, role: Role) -> tuple[Model, int] | None:
         """None when memory ran out."""
+        self._device.release()
+        before = self._device.read().used_bytes
         try:
-            if not isinstance(self._device, SimulatedDevice):
-                return load(role, self._config.models, self._config.speech, self._device.name)
-            model = load(role, self._config.models, self._config.speech, "cpu")
-            return simulated(model, self._device, self._simulation)
+            model = self._loaded(role)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
+        self._device.release()
+        return model, max(0, self._device.read().used_bytes - before)
+
+    def _loaded(self, role: Role) -> Model:
+        models = self._config.models
+        if not isinstance(self._device, SimulatedDevice):
+            return load(role, models, self._config.speech, self._device.name, self._config.voice)
+        # The work is done on the CPU, in what precision it can: that of the profile counts in the simulation.
+        models = msgspec.structs.replace(models, image_dtype="auto", text_dtype="auto", speech_dtype="auto")
+        model = load(role, models, self._config.speech, "cpu", self._config.voice)
+        return simulated(model, self._device, self._simulation)
+
+    def _estimate_bytes(self, role: Role) -> int:
+        """What the weights of a model should take that could not be loaded."""
+        if isinstance(self._device, SimulatedDevice):
+            return weights_bytes(role, self._simulation)
+        return estimate_bytes(role, self._config.models, self._device.name)
 
     def _batch_size(self, role: Role, known: SavedModel | None) -> int:
         wanted: int = getattr(self._config.engine, f"{role}_batch")
@@ -158,11 +188,15 @@ class Loader:
         """Whether those on the device leave too little: they would lie in the tier where batches are halved."""
         self._device.release()
         used = self._device.read().used_bytes
-        here = [role for role in self._models if role not in self._parked]
-        return len(here) > 1 and used > self._config.device.halve_at * self._budget.total_bytes
+        here = len(self._models) - len(self._parked)
+        return here > 1 and used > self._config.device.halve_at * self._budget.total_bytes
+
+    def _here(self, role: str) -> list[str]:
+        """The others on the device."""
+        return [other for other in self._models if other not in self._parked and other != role]
 
     def _park_all_but(self, role: str) -> None:
-        for other in [other for other in self._models if other not in self._parked and other != role]:
+        for other in self._here(role):
             self._models[other].park(keep=False)
             self._parked.add(other)
         self._device.release()
@@ -182,31 +216,41 @@ class Loader:
         )
         runner.turns.start(self._parked)
         self._device.release()
-        self._budget.see_overhead(self._device.read().used_bytes, runner.turns.residency.resident)
+        reading = self._device.read()  # torch's cache is no overhead even where it stays: a fresh process has none
+        self._budget.see_overhead(reading.used_bytes - reading.cached_bytes, runner.turns.residency.resident)
         return runner
 
-    def _check_each(self, runner: Runner) -> None:
+    def _check_each(self) -> None:
         """Each model, with one item, must fit by itself."""
-        for role in self._models:
-            one = self._budget.costs[role].expect(1, self._models[role].probe_length) or 0
-            need = self._budget.overhead_bytes + self._budget.fixed_bytes[role] + one
-            if need > self._budget.total_bytes:
-                raise self._too_small(role, need)
+        total_bytes = self._budget.total_bytes
+        for role in self._roles:
+            cost, length = self._budget.costs[role], self._models[role].probe_length
+            one_bytes = cost.expect(1, length)
+            need_bytes = self._budget.overhead_bytes + self._budget.fixed_bytes[role] + (one_bytes or 0)
+            if need_bytes > total_bytes:
+                raise self._too_small(role, need_bytes, "measured")
+            too_few = max((failed[1] for failed in cost.failures.values() if 1 in failed), default=None)
+            if one_bytes is None and too_few is not None and need_bytes + too_few >= total_bytes:
+                raise self._too_small(role, total_bytes, "failed")
 
-    def _too_small(self, role: str, need_bytes: int | None) -> StartError:
-        total_gb = self._budget.total_bytes / GIB
-        source = getattr(self._config.models, role)
-        need_gb = need_bytes / GIB if need_bytes is not None else None
-        needs = (
-            f"needs {need_gb:.1f} GB with one item" if need_gb is not None else f"does not fit into {total_gb:.1f} GB"
+    def _too_small(self, role: Role, need_bytes: int, basis: Basis) -> StartError:
+        return too_small(
+            role,
+            getattr(self._config.models, role),
+            need_bytes,
+            basis,
+            budget_bytes=self._budget.total_bytes,
+            reach_bytes=self._reach_bytes,
+            setting=self._budget_setting(),
+            on_cpu=self._device.name == "cpu",
         )
-        larger = [size for size in PROFILES_GB if size > max(total_gb, need_gb or 0.0)]
-        profile = f"configs/gpu-{larger[0]}gb.toml on a card of that size" if larger else "a larger card"
-        return StartError(
-            "budget-too-small",
-            f"models.{role} ({source}) {needs}, and the budget is {total_gb:.1f} GB (device.memory_gb): "
-            f"take {profile}, or set models.{role} to a smaller model",
-        )
+
+    def _budget_setting(self) -> str:
+        """What made the budget as large as it is."""
+        device = self._config.device
+        if device.memory_gb is None:
+            return f"device.memory_share, {device.memory_share:g} of what is free"
+        return "device.memory_gb" if self._short_of_memory() is None else "all that is free"
 
     def _short_of_memory(self) -> str | None:
         wanted = self._config.device.memory_gb

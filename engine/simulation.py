@@ -7,31 +7,34 @@ that is not there, and its faults tested through every process.
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 
 from engine.errors import ConfigError
 from engine.simulated_device import POISONED, Cost, Fault, SimulatedDevice, SimulatedModel, out_of_memory
-from stages.base import Model, SpeechInput
+from stages.base import Model, Role, SpeechInput
 from stages.options import Options
 
 MIB = 1024**2
+
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 class CostOptions(Options, frozen=True):
     """[costs.ROLE] memory of one model. Times are those of the real work."""
 
-    weights_mb: float
-    batch_mb: float
-    item_mb: float
+    weights_mb: Amount
+    batch_mb: Amount
+    item_mb: Amount
 
 
 class FaultOptions(Options, frozen=True):
     """[[faults]] what goes wrong, and when."""
 
-    role: str
+    role: Role
     kind: Literal["out-of-memory", "device-lost"]
     batches: tuple[int, ...] = ()  # of this model in this process, counted from 1
     mean_above: float | None = None  # … or whenever an item's samples (pixels, PCM) are larger than this in the mean
@@ -40,17 +43,17 @@ class FaultOptions(Options, frozen=True):
 class Simulation(Options, frozen=True):
     """The file."""
 
-    total_gb: float = 4.0
-    context_mb: float = 400.0
-    fragmentation: float = 0.0
+    total_gb: Annotated[float, msgspec.Meta(gt=0)] = 4.0
+    context_mb: Amount = 400.0
+    fragmentation: Share = 0.0
     never_frees: bool = False
-    costs: dict[str, CostOptions] = msgspec.field(default_factory=dict)
+    costs: dict[Role, CostOptions] = msgspec.field(default_factory=dict)
     faults: tuple[FaultOptions, ...] = ()
 
 
 # Models of the size that configs/gpu-4gb.toml names, in half precision. Weights are their parameters' bytes; what an
 # item takes is an estimate from the largest activations, to be replaced by what benches/gpu_budget.py measures.
-COSTS: Mapping[str, CostOptions] = {
+COSTS: Mapping[Role, CostOptions] = {
     "image": CostOptions(weights_mb=300, batch_mb=20, item_mb=3),
     "speech": CostOptions(weights_mb=480, batch_mb=100, item_mb=90),
     "text": CostOptions(weights_mb=45, batch_mb=10, item_mb=4),
@@ -78,19 +81,36 @@ def simulated_device(simulation: Simulation) -> SimulatedDevice:
     )
 
 
+def weights_bytes(role: Role, simulation: Simulation) -> int:
+    """What the weights of a model take."""
+    return round(_costs(role, simulation).weights_mb * MIB)
+
+
 def simulated(model: Model, device: SimulatedDevice, simulation: Simulation) -> SimulatedModel:
     """The model, as if it ran on the device. Raises what the library would when its weights do not fit."""
     role = model.info.role
-    options = simulation.costs.get(role, COSTS[role])
+    options = _costs(role, simulation)
     cost = Cost(
-        weights_bytes=round(options.weights_mb * MIB),
+        weights_bytes=weights_bytes(role, simulation),
         batch_bytes=round(options.batch_mb * MIB),
         item_bytes=round(options.item_mb * MIB),
         batch_seconds=0.0,
         item_seconds=0.0,
         outside_torch=model.outside_torch,
     )
-    return SimulatedModel(model.info, cost, device, inner=model, fault=_faults(simulation.faults, role, cost))
+    return SimulatedModel(
+        model.info,
+        cost,
+        device,
+        inner=model,
+        fault=_faults(simulation.faults, role, cost),
+        # What is remembered of a model holds for these costs alone.
+        precision=f"{options.weights_mb:g} + {options.batch_mb:g} + {options.item_mb:g} MB an item",
+    )
+
+
+def _costs(role: Role, simulation: Simulation) -> CostOptions:
+    return simulation.costs.get(role, COSTS[role])
 
 
 def _faults(options: Sequence[FaultOptions], role: str, cost: Cost) -> Fault:
