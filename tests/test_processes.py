@@ -229,16 +229,18 @@ def test_an_engine_that_dies_again_and_again_ends_the_run(sample_video: Path, ti
 def test_an_engine_that_dies_while_the_run_is_ending_leaves_what_is_durable(
     sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    settings = settings_for(tiny_models, tmp_path, *SLOW)
+    settings = settings_for(tiny_models, tmp_path, *SLOW, "run.stall_seconds=100")
 
     def drain_and_kill(supervisor: Supervisor) -> bool:
-        if supervisor._board is not None and supervisor._fleet is not None:
-            jobs = supervisor._board.jobs.values()
-            supervisor._draining = supervisor._draining or any(job.points for job in jobs)  # as SIGTERM does
-            if supervisor._draining and jobs:
-                supervisor._fleet.engine.kill()
-                return True
-        return False
+        fleet, board = supervisor._fleet, supervisor._board
+        if fleet is None or board is None:
+            return False
+        if any(supervisor._decoded.values()):  # so that not all is sent, and so durable, by then
+            os.kill(fleet.decoders[0].process.pid or 0, signal.SIGSTOP)
+        if any(job.points for job in board.jobs.values()):
+            supervisor._draining = True  # as SIGTERM does
+            fleet.engine.kill()
+        return supervisor._draining
 
     meddler = Meddler(drain_and_kill)
     report = run_supervisor([sample_video], settings, meddler)
