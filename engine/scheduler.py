@@ -6,10 +6,10 @@ the stream has ended. Of the ready queues the one goes that belongs to the model
 most credit for the decoders), unless an item is older than `max_age`: then the oldest goes. Every batch holds the
 oldest item of its queue. Search queries have a lane of their own, ahead of all.
 
-How long an item waits at most, while its model may run:
-    max_delay, for company;
-  + max_age, in which models with more bytes go first, and the batch that is running then;
-  + one batch for each item, of any model, that is older (they all go first, and no younger one does).
+How long an item waits at most until its batch begins, while its model may run and no query comes:
+    the longer of max_delay, for company, and max_age, in which models with more bytes go first;
+  + the batch that is running then;
+  + one batch for each item, of any model, that still waits then and came no later: every batch takes one of them.
 """
 
 from collections import deque
@@ -177,7 +177,9 @@ class Scheduler(Generic[ItemT]):
             return None
         role = min(waiting)[1]
         queue = self._urgent[role]
-        taken = self._choose(list(islice(queue, self._limit(role, queue[0].length))), role)
+        first = list(islice(queue, self._limit(role, queue[0].length)))
+        alike = [queued for queued in first if queued.length == queue[0].length]
+        taken = self._choose(alike if self._grouping[role] == "equal" else first, role)
         return self._batch(role, queue, taken, urgent=True)
 
     def _is_ready(self, lane: _Lane[ItemT], now_seconds: float) -> bool:
