@@ -71,6 +71,9 @@ class Watcher:
     def phase(self, text: str) -> None:
         """Not of interest."""
 
+    def note(self, text: str) -> None:
+        """Not of interest."""
+
     def finished(self, row: dict[str, Any]) -> None:
         """The report has it."""
 

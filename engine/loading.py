@@ -85,28 +85,35 @@ class Loader:
         self._check_each()
         image = self._models.get("image")
         inner = getattr(image, "inner", None) or image
-        self.save(runner, at_once=True)
-        return Loaded(runner, inner.frame_format if isinstance(inner, ImageModel) else None, self._notes)
+        trouble = self._save(runner)
+        notes = self._notes
+        if trouble is not None:  # it says enough, whether the file could be read or not
+            notes = (*(note for note in notes if note != self._file.note), trouble)
+        return Loaded(runner, inner.frame_format if isinstance(inner, ImageModel) else None, notes)
 
     def save(self, runner: Runner, at_once: bool = False) -> None:
         """Write down what was learned of the models, now and then. Where that fails the run goes on: said once."""
-        now = self._clock()
-        if self._cannot_save or (not at_once and now - self._saved_seconds < SAVE_SECONDS):
+        if self._cannot_save or (not at_once and self._clock() - self._saved_seconds < SAVE_SECONDS):
             return
-        self._saved_seconds = now
-        try:
-            self._file.save(self._learned(runner))
-        except OSError as error:
-            self._cannot_save = True
-            print(CANNOT_SAVE.format(path=self._file.path, reason=error.strerror or error), file=sys.stderr, flush=True)
+        trouble = self._save(runner)
+        if trouble is not None:
+            print(trouble, file=sys.stderr, flush=True)
 
-    def _learned(self, runner: Runner) -> dict[str, SavedModel]:
-        return {
+    def _save(self, runner: Runner) -> str | None:
+        """Returns why it failed."""
+        self._saved_seconds = self._clock()
+        learned = {
             calibration.key_of(model, self._device): calibration.saved(
                 self._budget.costs[role], self._budget.fixed_bytes[role], runner.tuners[role].size
             )
             for role, model in self._models.items()
         }
+        try:
+            self._file.save(learned)
+        except OSError as error:
+            self._cannot_save = True
+            return CANNOT_SAVE.format(path=self._file.path, reason=error.strerror or error)
+        return None
 
     # --- one model ----------------------------------------------------------------------------------------------------
 

@@ -105,6 +105,10 @@ class PlainObserver:
         """What the run as a whole is doing."""
         self._print(text)
 
+    def note(self, text: str) -> None:
+        """Something that whoever started the run should know."""
+        self._print(f"note: {text}")
+
     def finished(self, row: dict[str, Any]) -> None:
         """A video's row of the report is final."""
         if row["status"] in ("indexed", "partial"):
@@ -157,6 +161,10 @@ class LiveObserver:
     def phase(self, text: str) -> None:
         """What the run as a whole is doing."""
         self._phase = text
+
+    def note(self, text: str) -> None:
+        """Something that whoever started the run should know."""
+        self._console.print(Text(f"note: {text}", style="yellow"))
 
     def finished(self, row: dict[str, Any]) -> None:
         """A video's row of the report is final."""

@@ -19,6 +19,9 @@ class Observer(Protocol):
     def phase(self, text: str) -> None:
         """What the run as a whole is doing."""
 
+    def note(self, text: str) -> None:
+        """Something that whoever started the run should know."""
+
     def finished(self, row: dict[str, Any]) -> None:
         """A video's row of the report is final."""
 

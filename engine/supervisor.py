@@ -126,6 +126,8 @@ class Supervisor:
         count = self._config.decoder_processes
         untrained = ", ".join(info.role for info in ready.models if info.untrained)
         note = f" (UNTRAINED: {untrained})" if untrained else ""
+        for text in ready.notes:
+            self._observer.note(text)
         self._observer.phase(f"indexing on {ready.device}, {count} decoder{'s' * (count > 1)}{note}")
 
     def _loop(self, fleet: Fleet, board: Board, files: Iterator[Found]) -> None:

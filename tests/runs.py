@@ -62,10 +62,14 @@ class Meddler:
         self.supervisor: Supervisor | None = None
         self.rows: list[dict[str, Any]] = []
         self.phases: list[str] = []
+        self.notes: list[str] = []
         self.host_bytes: list[int] = []
 
     def phase(self, text: str) -> None:
         self.phases.append(text)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def finished(self, row: dict[str, Any]) -> None:
         self.rows.append(row)

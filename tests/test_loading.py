@@ -246,19 +246,31 @@ def test_a_calibration_file_that_is_of_no_use_is_said_and_replaced(
     assert loaded(config).notes == ()
 
 
-def test_a_state_directory_that_cannot_be_written_costs_one_line(
+def test_a_state_directory_that_cannot_be_written_costs_one_note(
     configured: Callable[..., Config], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "file"
     file.touch()
     loader = Loader(configured(CARD, "models.voice=off", f"run.state={file}"))
+    started = loader.load()
+    (note,) = started.notes
+    assert f"{file / 'calibration.json'} cannot be written" in note
+    assert "run.state" in note
+    assert started.runner.budget.costs["image"].rows, "what was measured serves this run all the same"
+    loader.save(started.runner, at_once=True)
+    assert "cannot be written" not in capfd.readouterr().err
+
+
+def test_a_state_directory_that_fails_later_costs_one_line(
+    configured: Callable[..., Config], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    loader = Loader(configured(CARD, "models.voice=off"))
     runner = loader.load().runner
-    loader.save(runner, at_once=True)
-    lines = [line for line in capfd.readouterr().err.splitlines() if "cannot be written" in line]
-    assert len(lines) == 1
-    assert str(file) in lines[0]
-    assert "run.state" in lines[0]
-    assert runner.budget.costs["image"].rows, "what was measured serves this run all the same"
+    (tmp_path / "state").rename(tmp_path / "gone")
+    (tmp_path / "state").touch()
+    for _ in range(2):
+        loader.save(runner, at_once=True)
+    assert capfd.readouterr().err.count("cannot be written") == 1
 
 
 # --- bad input: budgets -----------------------------------------------------------------------------------------------
@@ -439,6 +451,21 @@ def test_a_budget_that_is_too_small_is_the_last_line(sample_video: Path, tiny_mo
     last = done.stderr.splitlines()[-1]
     assert last.startswith("sluice: budget-too-small: models.image")
     assert "configs/gpu-4gb.toml" in last
+
+
+def test_what_should_be_known_of_the_device_is_said(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
+    """Notes of the engine process, on a run that goes well."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "calibration.json").write_text('{"version": 999}')
+    large = ("device.name=simulated", "device.memory_gb=8", "models.speech=off", "models.text=off", "models.voice=off")
+    done = run_cli(["ingest", str(sample_video)], [*settings_for(tiny_models, tmp_path), *large])
+    assert done.returncode == 0, done.stderr
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert [("another version" in note, "device.memory_gb = 8" in note) for note in notes] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")

@@ -181,15 +181,16 @@ def test_plain_lines_say_what_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     observer = PlainObserver(stream)
     observer.phase("loading models")
+    observer.note("NVML does not answer")
     observer.finished(video_row(job(error=VideoError("decoder-died", "killed"), status="failed")))
     peaks = Peaks()
     peaks.see(ConsumerStats(points=0, queued_bytes=0, retries=1, state="waiting: 503", peak_rss_bytes=1))
     for _ in range(3):
         observer.tick(None, peaks, 0)
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "loading models"
-    assert "decoder-died: killed" in lines[1]
-    assert lines[2:] == ["store waiting: 503"], "said once"
+    assert lines[:2] == ["loading models", "note: NVML does not answer"]
+    assert "decoder-died: killed" in lines[2]
+    assert lines[3:] == ["store waiting: 503"], "said once"
 
 
 def test_the_live_display_shows_videos_and_stages() -> None:
@@ -204,9 +205,11 @@ def test_the_live_display_shows_videos_and_stages() -> None:
     console = Console(file=io.StringIO(), width=100, record=True)
     observer = LiveObserver(console)
     observer.phase("indexing on cpu")
+    observer.note("NVML does not answer")
     console.print(observer.render(board, peaks, 3, 1000.0))
     text = console.export_text()
     assert "indexing on cpu" in text
+    assert "note: NVML does not answer" in text
     assert "film 0.mp4" in text
     assert "opening" in text
     assert "and 2 more" in text
