@@ -6,7 +6,8 @@
 
 What a batch takes depends on how many items it has and how long they are. It is not computed from the architecture:
 it is measured, at the start by probes and then by every batch, and kept as a table. A value that is not in the table
-is bounded by a larger batch that is, or extrapolated from smaller ones, and never by more than one doubling.
+is bounded by a larger batch that is, or extrapolated from smaller ones, and never by more than one doubling. It grows
+with items and with length, and for twice the items at most twofold: whatever contradicts that is corrected by it.
 """
 
 import math
@@ -19,7 +20,7 @@ GIB = 1024**3
 LEAST_MARGIN = 0.05  # of the prediction: allocators round up, and the same batch does not always take the same
 FIRST_MARGIN = 0.30  # with one observation; shrinks as 1/sqrt(n), as the error of a mean does
 DISTRUST = 4  # after a wrong prediction the evidence counts for a quarter
-FORGET = 32  # a batch that took less than the table says lowers it by a 32nd of the difference
+FORGET = 32  # a batch that took less than the table allows lowers it by a 32nd of the difference
 GROW_AFTER = 64  # batches at a learned ceiling until the double is tried again: what took the memory may be gone
 
 
@@ -58,17 +59,21 @@ class CostModel:
         kind = length_class(length)
         longer = [self.rows[row] for row in sorted(self.rows) if row > kind][:1]
         own = [self.rows[kind]] if kind in self.rows else []
-        if own or longer:  # what longer items take is a bound for shorter ones
-            return min(_in_row(row, count, length) for row in own + longer)
-        shorter = [row for row in self.rows if row < kind]
-        return _in_row(self.rows[max(shorter)], count, length) if shorter else None
+        shorter = [self.rows[row] for row in sorted(self.rows) if row < kind][-1:]
+        rows = own + longer or shorter  # what longer items take is a bound for shorter ones
+        if not rows:
+            return None
+        return max(min(_in_row(row, count, length) for row in rows), self._taken(count, kind))
 
     def predict(self, count: int, length: int) -> int | None:
-        """Bytes to keep for a batch: what it should take with the margin, and more than what was too little before."""
+        """Bytes to keep for a batch: what it should take, and more than what was too little before, with the margin.
+
+        With the margin, for room that grows byte by byte must not be tried byte by byte.
+        """
         expected = self.expect(count, length)
         if expected is None:
             return None
-        return max(math.ceil(expected * (1 + self.margin)), self._too_few(count, length) + 1)
+        return math.ceil(max(expected, self._too_few(count, length) + 1) * (1 + self.margin))
 
     def most(self, length: int, room_bytes: int, limit: int) -> int:
         """How many items of this length a batch may hold: a power of two, 0 when not even one fits."""
@@ -88,13 +93,10 @@ class CostModel:
         if expected is not None and peak_bytes > expected * (1 + LEAST_MARGIN):
             self.evidence //= DISTRUST
         self.evidence += 1
+        self._lower(count, length, peak_bytes)
         kind = length_class(length)
-        row = self.rows.setdefault(kind, {})
-        cell = row.get(count)
-        if cell is None or peak_bytes >= cell.peak_bytes:
-            row[count] = Cell(peak_bytes, max(length, cell.length if cell else 0))
-        elif length >= cell.length:
-            cell.peak_bytes -= (cell.peak_bytes - peak_bytes) // FORGET
+        cell = self.rows.setdefault(kind, {}).setdefault(count, Cell(peak_bytes, length))
+        cell.peak_bytes, cell.length = max(peak_bytes, cell.peak_bytes), max(length, cell.length)
         self._forgive(count, kind)
 
     def ran_out(self, count: int, length: int, room_bytes: int) -> None:
@@ -103,6 +105,30 @@ class CostModel:
         self._at_ceiling = 0
         failures = self.failures.setdefault(length_class(length), {})
         failures[count] = max(room_bytes, failures.get(count, 0))
+        self._refute(count, length, room_bytes)
+
+    def _taken(self, count: int, kind: int) -> int:
+        """The most that a batch no larger than this took."""
+        rows = (cells for row, cells in self.rows.items() if row <= kind)
+        return max((cell.peak_bytes for cells in rows for n, cell in cells.items() if n <= count), default=0)
+
+    def _lower(self, count: int, length: int, peak_bytes: int) -> None:
+        """Lower what the table says of items no longer than these: fewer take no more, and up to twice as many no more
+        than in proportion. A cell that once was measured too high would else keep its batches from running again.
+        """
+        for cells in self.rows.values():
+            for n, cell in cells.items():
+                excess = cell.peak_bytes - peak_bytes * max(n, count) // count
+                if excess > 0 and n <= 2 * count and cell.length <= length:
+                    cell.peak_bytes -= excess // FORGET
+
+    def _refute(self, count: int, length: int, room_bytes: int) -> None:
+        """Drop what a failure disproves: larger batches of items no shorter that are said to fit into so much."""
+        for kind, cells in list(self.rows.items()):
+            kept = {n: c for n, c in cells.items() if n < count or c.length < length or c.peak_bytes > room_bytes}
+            self.rows[kind] = kept
+            if not kept:
+                del self.rows[kind]
 
     def _too_few(self, count: int, length: int) -> int:
         """The most bytes that were too few for a batch no larger than this; -1 when none failed."""
@@ -113,7 +139,9 @@ class CostModel:
         )
 
     def _proven(self, length: int) -> int:
-        """Twice what went well, in items times length: costs may grow faster than the line through smaller batches."""
+        """Twice what went well, in items, and in items times length where only shorter ones did: costs may grow faster
+        than the line through smaller batches.
+        """
         kind = length_class(length)
         most = 0
         for row, cells in self.rows.items():
@@ -122,20 +150,20 @@ class CostModel:
         return max(1, 2 * most)
 
     def _forgive(self, count: int, kind: int) -> None:
-        """A failure is forgotten when such a batch goes well, or when the next smaller one did again and again: what
-        took the memory then may be gone.
+        """A failure is forgotten when such a batch goes well, or when the next smaller one did again and again, with
+        these items or longer ones: what took the memory then may be gone.
         """
-        failed = self.failures.get(kind, {})
-        for smaller in [n for n in failed if n <= count]:
-            del failed[smaller]
-        lowest = min(failed, default=0)
+        own = self.failures.get(kind, {})
+        for smaller in [n for n in own if n <= count]:
+            del own[smaller]
+        ceilings = [(n, row) for row, failed in self.failures.items() if row <= kind for n in failed]
+        lowest, row = min(ceilings, default=(0, kind))
         if lowest and 2 * count >= lowest:
             self._at_ceiling += 1
             if self._at_ceiling >= GROW_AFTER:
                 self._at_ceiling = 0
-                del failed[lowest]
-        if not failed:
-            self.failures.pop(kind, None)
+                del self.failures[row][lowest]
+        self.failures = {row: failed for row, failed in self.failures.items() if failed}
 
 
 def length_class(length: int) -> int:
@@ -146,14 +174,15 @@ def length_class(length: int) -> int:
 def _in_row(row: Mapping[int, Cell], count: int, length: int) -> int:
     """Bytes for `count` items from the measurements of one length class, of which there is at least one."""
     points = list(_envelope(row, length))
-    enough = next((bytes_ for measured, bytes_ in points if measured >= count), None)
-    if enough is not None:
-        return enough
-    last_count, last_bytes = points[-1]
-    if len(points) == 1:
-        return math.ceil(last_bytes * count / last_count)
-    before_count, before_bytes = points[-2]
-    slope = max((last_bytes - before_bytes) / (last_count - before_count), 0.0)
+    larger = [bytes_ for measured, bytes_ in points if measured >= count][:1]
+    smaller = [point for point in points if point[0] <= count][-2:]
+    if not smaller or smaller[-1][0] == count:
+        return larger[0]
+    last_count, last_bytes = smaller[-1]
+    if larger or len(smaller) == 1:
+        return min([math.ceil(last_bytes * count / last_count), *larger])
+    before_count, before_bytes = smaller[0]
+    slope = (last_bytes - before_bytes) / (last_count - before_count)
     return math.ceil(last_bytes + slope * (count - last_count))
 
 
