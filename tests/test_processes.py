@@ -119,8 +119,20 @@ def test_a_stopped_decoder_is_taken_for_stalled_and_replaced(
 def test_a_killed_consumer_is_named_and_the_next_run_ends_whole(
     sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
+    """It stands still before, so that the video cannot be done by then."""
     settings = settings_for(tiny_models, tmp_path, *SLOW)
-    meddler = Meddler(lambda supervisor: signal_child(supervisor, "consumer", signal.SIGKILL))
+
+    def stop_and_kill(supervisor: Supervisor) -> bool:
+        fleet = supervisor._fleet
+        if fleet is None or supervisor._board is None:
+            return False
+        os.kill(fleet.consumer.process.pid or 0, signal.SIGSTOP)
+        if any(supervisor._decoded.values()):
+            fleet.consumer.kill()
+            return True
+        return False
+
+    meddler = Meddler(stop_and_kill)
     with pytest.raises(StartError, match="consumer was killed by SIGKILL; last log line"):
         run_supervisor([sample_video], settings, meddler)
     report = run_supervisor([sample_video], settings, Meddler())
