@@ -26,6 +26,7 @@ from engine.simulation import Simulation, read_simulation, simulated, simulated_
 from engine.turns import ParkMode
 from stages.base import Model, Role
 from stages.image_model import ImageModel
+from stages.options import ModelOptions
 from stages.registry import configured, load
 from transport.messages import FrameFormat
 
@@ -159,9 +160,7 @@ class Loader:
         models = self._config.models
         if not isinstance(self._device, SimulatedDevice):
             return load(role, models, self._config.speech, self._device.name, self._config.voice)
-        # The work is done on the CPU, in what precision it can: that of the profile counts in the simulation.
-        models = msgspec.structs.replace(models, image_dtype="auto", text_dtype="auto", speech_dtype="auto")
-        model = load(role, models, self._config.speech, "cpu", self._config.voice)
+        model = load(role, for_the_cpu(models), self._config.speech, "cpu", self._config.voice)
         return simulated(model, self._device, self._simulation)
 
     def _estimate_bytes(self, role: Role) -> int:
@@ -273,6 +272,11 @@ class Loader:
         if self._device.name != "cpu" or self._config.device.name != "auto" or driver_version() is None:
             return None
         return f"an NVIDIA driver is here, and the CPU is used: {cuda_trouble()}"
+
+
+def for_the_cpu(models: ModelOptions) -> ModelOptions:
+    """For a simulated device: the work is done on the CPU, in what precision it can; that of a card is calculated."""
+    return msgspec.structs.replace(models, image_dtype="auto", text_dtype="auto", speech_dtype="auto")
 
 
 def _open(config: Config, simulation: Simulation) -> Device:

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.config import Config
 from engine.errors import ExitCode
+from engine.loading import SIMULATED, for_the_cpu
 from engine.real_devices import resolve_device
 from stages.errors import ModelError
 from stages.registry import ModelRow, list_models
@@ -50,7 +51,10 @@ def pull(config: Config, as_json: bool) -> ExitCode:
 
 def check(config: Config, as_json: bool) -> ExitCode:
     """Load each configured model in turn. Exit code 4 when one does not load."""
-    rows = check_models(config.models, config.speech, resolve_device(config.device.name))
+    if config.device.name == SIMULATED:
+        rows = check_models(for_the_cpu(config.models), config.speech, "cpu")
+    else:
+        rows = check_models(config.models, config.speech, resolve_device(config.device.name))
     if as_json:
         _print_json({"models": [asdict(row) for row in rows]})
     else:

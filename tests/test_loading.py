@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 from engine.budget import GIB
 from engine.config import Config, load_config
-from engine.errors import ConfigError, StartError
+from engine.errors import ConfigError, ExitCode, StartError
 from engine.loading import Loaded, Loader
+from engine.model_commands import check
 from engine.needs import CPU_PROFILE_GB, PROFILES, estimate_bytes, too_small
 from engine.runner import Runner
 from engine.simulated_device import BLOCK_BYTES, SimulatedDevice, SimulatedModel
@@ -466,6 +467,16 @@ def test_what_should_be_known_of_the_device_is_said(sample_video: Path, tiny_mod
         (True, False),
         (False, True),
     ]
+
+
+def test_models_are_checked_for_a_simulated_device(
+    tiny_models: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a precision that the CPU has: int8_float16 is none."""
+    simulated = ("device.name=simulated", "models.speech_dtype=int8_float16", "models.image=off", "models.voice=off")
+    config = load_config(settings=[*settings_for(tiny_models, tmp_path), *simulated])
+    assert check(config, as_json=False) == ExitCode.OK
+    assert "speech" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
