@@ -213,23 +213,27 @@ class Runner:
         self.turns.alone(role)
         kind = length_class(length)
         outcome: list[Any] | Failure = []
+        needed_bytes, patience_seconds = self.budget.costs[role].predict(1, length) or 0, PATIENCE_SECONDS
         for pause_seconds in ALONE_PAUSES if kind not in self._hopeless[role] else ALONE_PAUSES[:1]:
             self._sleep(pause_seconds)
-            self._wait_for_others(self.budget.costs[role].predict(1, length) or 0, role)
+            patience_seconds -= self._wait_for_others(needed_bytes, role, patience_seconds)
             outcome = self._call(role, inputs, length)
             if not isinstance(outcome, Failure) or outcome.code != "out-of-memory":
                 self._hopeless[role].discard(kind)
                 return outcome
+            needed_bytes = max(needed_bytes, self.room_bytes(role) + 1)  # so much was too little, whatever was expected
         assert isinstance(outcome, Failure)
         self._check_not_stuck(outcome.message, inputs, final)
         self._hopeless[role].add(kind)
         return outcome
 
-    def _wait_for_others(self, needed_bytes: int, role: str) -> None:
+    def _wait_for_others(self, needed_bytes: int, role: str, patience_seconds: float) -> float:
+        """Returns for how long it waited."""
         waited = 0.0
-        while needed_bytes > self.room_bytes(role) and self._held_by_others() and waited < PATIENCE_SECONDS:
+        while needed_bytes > self.room_bytes(role) and self._held_by_others() and waited < patience_seconds:
             self._sleep(PATIENCE_STEP_SECONDS)
             waited += PATIENCE_STEP_SECONDS
+        return waited
 
     def _held_by_others(self) -> bool:
         """Whether the driver would give less than the budget allows: another process has it, for now."""
