@@ -8,7 +8,8 @@ from engine.pressure import Pressure, Tier
 from engine.runner import Runner
 from engine.scheduler import Scheduler
 
-STARVED_SHARE = 0.9  # a decoder that has used up so much of its credit will soon stand still
+STARVED_SHARE = 0.9  # a decoder that has used up so much of its credit will soon stand still, …
+LARGEST_MESSAGE_BYTES = 1_000_000  # … and so will one with no credit left for this: a window of 30 s, 960 kB
 
 
 class Gate:
@@ -19,7 +20,7 @@ class Gate:
         self.pressure = pressure
         self.limits = Limits(runner, pressure)
         self._runner = runner
-        self._share_bytes = share_bytes
+        self._starved_bytes = min(STARVED_SHARE * share_bytes, share_bytes - LARGEST_MESSAGE_BYTES)
         self._held_bytes: Counter[bytes] = Counter()  # by decoder
 
     @property
@@ -43,7 +44,7 @@ class Gate:
         if len(residency.resident) == len(self._runner.models):
             return frozenset()
         ready = scheduler.ready_roles(now_seconds) - blocked
-        starved = any(held >= STARVED_SHARE * self._share_bytes for held in self._held_bytes.values())
+        starved = any(held >= self._starved_bytes for held in self._held_bytes.values())
         held = residency.held_back(scheduler.waiting_by_role(), ready, now_seconds, scheduler.ended or starved)
         return frozenset(role for role in held if not self._runner.fits_beside(role))
 
