@@ -52,7 +52,8 @@ class SimulatedDevice:
         others_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         """context_bytes: taken by the driver at the start. fragmentation: share of torch's cache that no request fits.
-        never_frees: neither caches nor weights come back. others_bytes: what other processes hold now.
+        never_frees: neither caches nor weights come back to the driver; each library uses its own again. others_bytes:
+        what other processes hold now.
         """
         self.total_bytes = total_bytes
         self.highest_bytes = 0  # most that this process ever held
@@ -65,10 +66,12 @@ class SimulatedDevice:
         self._torch_bytes = 0  # in use
         self._cached_bytes = 0  # freed, and kept by torch's allocator
         self._outside_bytes = 0  # in use beside torch
+        self._outside_cached_bytes = 0  # freed, and kept by CTranslate2's allocator
         self._peak: list[int] = []  # highest use of each measuring that is under way
 
     def read(self) -> Reading:
-        used = self._context_bytes + self._torch_bytes + self._cached_bytes + self._outside_bytes
+        outside = self._outside_bytes + self._outside_cached_bytes
+        used = self._context_bytes + self._torch_bytes + self._cached_bytes + outside
         return Reading(used, self._cached_bytes, max(0, self.total_bytes - used - self._others_bytes()))
 
     @contextmanager
@@ -107,11 +110,15 @@ class SimulatedDevice:
 
     def _take(self, wanted: int, outside_torch: bool) -> bool:
         """Out of the cache as far as it has no holes, the rest from the driver."""
-        reused = 0 if outside_torch else min(wanted, int(self._cached_bytes * (1 - self._fragmentation)))
+        cached = self._outside_cached_bytes if outside_torch else self._cached_bytes
+        reused = min(wanted, int(cached * (1 - self._fragmentation)))
         fresh = wanted - reused
         if fresh > self.read().free_bytes or (not outside_torch and self.read().used_bytes + fresh > self._limit_bytes):
             return False
-        self._cached_bytes -= reused
+        if outside_torch:
+            self._outside_cached_bytes -= reused
+        else:
+            self._cached_bytes -= reused
         return True
 
     def free(self, taken_bytes: int, outside_torch: bool) -> None:
@@ -119,11 +126,14 @@ class SimulatedDevice:
         if not outside_torch:
             self._torch_bytes -= taken_bytes
             self._cached_bytes += taken_bytes
-        elif not self._never_frees:
-            self._outside_bytes -= taken_bytes
+            return
+        self._outside_bytes -= taken_bytes
+        if self._never_frees:
+            self._outside_cached_bytes += taken_bytes
 
     def _in_use(self) -> int:
-        return self._torch_bytes + self._outside_bytes
+        """Of what is not torch's the driver sees all, caches too."""
+        return self._torch_bytes + self._outside_bytes + self._outside_cached_bytes
 
 
 def out_of_memory(wanted_bytes: int, outside_torch: bool) -> RuntimeError:
