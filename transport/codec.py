@@ -1,7 +1,7 @@
 """Messages to bytes and back, and arrays checked before use."""
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -45,9 +45,10 @@ def as_array(spec: ArraySpec, payload: memoryview | bytes) -> NDArray[Any]:
         WireError: its length is not what shape and dtype say, or a dimension is negative.
     """
     length = memoryview(payload).nbytes
-    if any(size < 0 for size in spec.shape) or length != size_of(spec):
+    if min(spec.shape, default=0) < 0 or length != size_of(spec):
         raise WireError(f"payload of {length} bytes does not hold {spec.dtype} {list(spec.shape)}")
-    return cast(NDArray[Any], np.frombuffer(payload, dtype=spec.dtype).reshape(spec.shape))
+    array: NDArray[Any] = np.frombuffer(payload, dtype=spec.dtype).reshape(spec.shape)
+    return array
 
 
 def cost_of(header: bytes, payload: NDArray[Any] | None) -> int:
