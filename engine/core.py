@@ -22,6 +22,7 @@ from engine.jobs import Attempt, Buffer, ItemId, Job, Window, covered_seconds
 from engine.outbox import Outbox
 from engine.points import points_message, speech_payload
 from engine.pressure import Pressure
+from engine.restarts import MEMORY_STUCK
 from engine.runner import Failure, Runner
 from engine.scheduler import Batch, Grouping, Scheduler
 from stages.base import SpeechInput, Transcript
@@ -41,6 +42,7 @@ from transport.messages import (
 
 SAMPLE_RATE = 16_000
 MAX_ABORTED = 1000  # remembered, so that their late messages are dropped; far more than can be under way
+DEVICE_LOST = "device-lost"
 TEXT_OVERHEAD_BYTES = 512  # a queued text job besides its characters, roughly
 BATCH_SHARE = 4  # a batch holds at most this part of the host budget: more could not gather before credit runs out
 GROUPING: dict[str, Grouping] = {"image": "any", "speech": "any", "text": "near", "voice": "equal"}
@@ -51,7 +53,7 @@ class EngineLostError(Exception):
 
     def __init__(self, code: str, message: str, suspects: tuple[ItemId, ...]) -> None:
         super().__init__(message)
-        self.code = code  # device-lost | memory-stuck
+        self.code = code  # DEVICE_LOST | MEMORY_STUCK
         self.suspects = suspects
 
 
@@ -222,7 +224,7 @@ class Engine:
         except (DeviceLostError, RecycleError) as error:
             running = {id(item) for item in error.inputs}
             suspects = tuple(job.id for job in batch.items if id(job.item) in running)
-            code = "device-lost" if isinstance(error, DeviceLostError) else "memory-stuck"
+            code = DEVICE_LOST if isinstance(error, DeviceLostError) else MEMORY_STUCK
             raise EngineLostError(code, str(error), suspects) from error
 
     @property

@@ -14,22 +14,27 @@ from collections import deque
 
 import zmq
 
-from engine.core import Engine
+from engine.core import DEVICE_LOST, Engine, EngineLostError
+from engine.errors import ExitCode
 from engine.host_memory import peak_rss_bytes
+from engine.jobs import ItemId
 from engine.loading import Loader
 from engine.outbox import Outgoing
 from engine.pressure import Pressure
-from engine.worker import WorkerSpec, connect_control
+from engine.runner import Failure
+from engine.worker import WorkerSpec, connect_control, leave
 from transport.credit import CreditAccount, CreditBook
 from transport.messages import (
     Abort,
     Drain,
+    EngineLost,
     EngineStats,
     Grant,
     Join,
     Message,
     ModelStats,
     Ready,
+    Suspect,
     ToEngine,
     ToEngineControl,
 )
@@ -168,8 +173,9 @@ class Egress(threading.Thread):
 class EngineProcess:
     """The step loop, and its control socket."""
 
-    def __init__(self, spec: WorkerSpec, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
-        self._control = connect_control(context, spec, ToEngineControl)
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._control = connect_control(zmq.Context(), spec, ToEngineControl)  # its own context: see `leave`
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         config = spec.config
         self._loader = Loader(config)
         loaded = self._loader.load()
@@ -178,7 +184,15 @@ class EngineProcess:
         share_bytes = config.engine.host_mb * 1024 * 1024 // config.decoder_processes
         tiers = (config.device.release_at, config.device.halve_at, config.device.stop_at)
         pressure = Pressure(self._runner.budget.total_bytes, tiers)
-        self._engine = Engine(self._runner, config.engine, config.voice, pressure=pressure, share_bytes=share_bytes)
+        self._engine = Engine(
+            self._runner,
+            config.engine,
+            config.voice,
+            pressure=pressure,
+            share_bytes=share_bytes,
+            suspects=[_item_id(item) for item in spec.suspects],
+            condemned={_item_id(each.item): Failure(each.code, each.message) for each in spec.condemned},
+        )
         self._ingress = Ingress(context, spec.endpoints.items, share_bytes)
         self._egress = Egress(context, spec.endpoints.points, spec.identity)
         self._draining = False
@@ -201,7 +215,7 @@ class EngineProcess:
         while not (self._draining and self._is_idle()):
             if self._engine.is_accepting:
                 self._take_items(wait_seconds=0.0)
-            worked = self._engine.step(time.monotonic())
+            worked = self._step()
             self._hand_over()
             self._take_control()
             self._report()
@@ -209,6 +223,15 @@ class EngineProcess:
                 self._take_items(self._wait_seconds())
         self._report(at_once=True)
         self._control.close()
+
+    def _step(self) -> bool:
+        try:
+            return self._engine.step(time.monotonic())
+        except EngineLostError as lost:
+            self._report(at_once=True)
+            suspects = tuple(Suspect(**item._asdict()) for item in lost.suspects)
+            code = ExitCode.DEVICE_LOST if lost.code == DEVICE_LOST else ExitCode.RECYCLE
+            leave(self._control, EngineLost(code=lost.code, message=str(lost), suspects=suspects), code)
 
     def _is_idle(self) -> bool:
         return self._engine.is_idle() and self._ingress.inbox.empty() and self._egress.is_empty
@@ -251,7 +274,8 @@ class EngineProcess:
             return
         self._stats_at = now
         self._loader.save(self._runner, at_once)
-        counters = self._engine.runner.counters
+        counters = self._runner.counters
+        pressure, residency = self._engine.gate.pressure.counters, self._runner.turns.residency
         self._control.send(
             EngineStats(
                 models={role: self._model_stats(role) for role in counters},
@@ -260,6 +284,12 @@ class EngineProcess:
                 uptime_seconds=now - self._started_seconds,
                 peak_device_bytes=self._runner.peak_bytes if self._device.name != "cpu" else 0,  # that is its RSS
                 peak_rss_bytes=peak_rss_bytes(),
+                budget_bytes=self._runner.budget.total_bytes,
+                releases=pressure.releases,
+                halvings=pressure.halvings,
+                stops=pressure.stops,
+                changes=residency.changes,
+                change_seconds=residency.change_seconds,
             )
         )
 
@@ -272,9 +302,15 @@ class EngineProcess:
             queued_items=self._engine.scheduler.queued_items(role),
             oom_events=counters.oom_events,
             batch_splits=counters.batch_splits,
+            alone=counters.alone,
+            batch=self._runner.tuners[role].size,
         )
+
+
+def _item_id(item: Suspect) -> ItemId:
+    return ItemId(item.video_id, item.role, item.start_seconds, item.end_seconds)
 
 
 def engine_main(spec: WorkerSpec) -> None:
     """Entry of the engine process."""
-    EngineProcess(spec, zmq.Context()).run()
+    EngineProcess(spec).run()

@@ -13,9 +13,12 @@ COLLECTION_COUNTS = (("frames", "frames"), ("speech", "speech_segments"), ("voic
 
 
 # What becomes of each field of EngineStats and ModelStats when one engine takes the place of another.
-ADDED = {"items", "batches", "busy_seconds", "uptime_seconds", "oom_events", "batch_splits"}  # counters since its start
+ADDED = {
+    "items", "batches", "busy_seconds", "uptime_seconds", "oom_events", "batch_splits", "alone", "releases", "halvings",
+    "stops", "changes", "change_seconds",
+}  # fmt: skip  # counters since its start
 LARGEST = {"peak_device_bytes", "peak_rss_bytes"}
-LATEST = {"queued_items", "host_bytes"}
+LATEST = {"queued_items", "host_bytes", "batch", "budget_bytes"}
 
 
 def added(past: EngineStats, present: EngineStats) -> EngineStats:
@@ -150,6 +153,10 @@ def totals(rows: Sequence[dict[str, Any]], wall_seconds: float, peaks: Peaks) ->
         "engine_restarts": peaks.engine_restarts,
         "peak_rss_bytes": dict(peaks.rss_bytes),
         "peak_device_bytes": peaks.device_bytes,
+        "device_budget_bytes": engine.budget_bytes if engine else 0,
+        "pressure": {name: getattr(engine, name) if engine else 0 for name in ("releases", "halvings", "stops")},
+        "model_changes": engine.changes if engine else 0,
+        "model_change_seconds": round(engine.change_seconds, 3) if engine else 0.0,
         "device_busy_fraction": round(engine.busy_seconds / engine.uptime_seconds, 4) if engine else 0.0,
     }
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from engine.errors import ConfigError
-from engine.simulated_device import POISONED, Cost, Fault, SimulatedDevice, SimulatedModel, out_of_memory
+from engine.simulated_device import BLOCK_BYTES, POISONED, Cost, Fault, SimulatedDevice, SimulatedModel, out_of_memory
 from stages.base import Model, Role, SpeechInput
 from stages.options import Options
 
@@ -35,7 +35,7 @@ class FaultOptions(Options, frozen=True):
     """[[faults]] what goes wrong, and when."""
 
     role: Role
-    kind: Literal["out-of-memory", "device-lost"]
+    kind: Literal["out-of-memory", "device-lost", "leak"]  # leak: all that is free is taken, and never comes back
     batches: tuple[int, ...] = ()  # of this model in this process, counted from 1
     mean_above: float | None = None  # … or whenever an item's samples (pixels, PCM) are larger than this in the mean
 
@@ -103,7 +103,7 @@ def simulated(model: Model, device: SimulatedDevice, simulation: Simulation) -> 
         cost,
         device,
         inner=model,
-        fault=_faults(simulation.faults, role, cost),
+        fault=_faults(simulation.faults, role, cost, device),
         # What is remembered of a model holds for these costs alone.
         precision=f"{options.weights_mb:g} + {options.batch_mb:g} + {options.item_mb:g} MB an item",
     )
@@ -113,7 +113,7 @@ def _costs(role: Role, simulation: Simulation) -> CostOptions:
     return simulation.costs.get(role, COSTS[role])
 
 
-def _faults(options: Sequence[FaultOptions], role: str, cost: Cost) -> Fault:
+def _faults(options: Sequence[FaultOptions], role: str, cost: Cost, device: SimulatedDevice) -> Fault:
     mine = [fault for fault in options if fault.role == role]
     count = 0
 
@@ -123,11 +123,21 @@ def _faults(options: Sequence[FaultOptions], role: str, cost: Cost) -> Fault:
         for option in mine:
             above = option.mean_above
             if count in option.batches or (above is not None and any(_mean(item) > above for item in batch)):
-                lost = option.kind == "device-lost"
-                return RuntimeError(POISONED) if lost else out_of_memory(cost.item_bytes, cost.outside_torch)
+                return _happens(option, cost, device)
         return None
 
     return fault
+
+
+def _happens(option: FaultOptions, cost: Cost, device: SimulatedDevice) -> Exception | None:
+    match option.kind:
+        case "device-lost":
+            return RuntimeError(POISONED)
+        case "out-of-memory":
+            return out_of_memory(cost.item_bytes, cost.outside_torch)
+        case "leak":
+            device.allocate(device.read().free_bytes - BLOCK_BYTES, outside_torch=True)
+            return None
 
 
 def _mean(item: Any) -> float:

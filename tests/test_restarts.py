@@ -141,3 +141,26 @@ def test_no_item_is_both_and_only_progress_starts_the_count_again(
         assert max(len(restarts.suspects), len(restarts.condemned)) <= 5
         assert restarts.fruitless == count
         assert restarts.may_restart == (limit > 0 and count <= limit)
+
+
+def test_a_device_that_is_lost_in_whatever_it_runs_is_given_up() -> None:
+    restarts = Restarts(limit=3)
+    deaths = 0
+    while restarts.may_restart:
+        deaths += 1
+        item = Suspect(video_id="v", role="image", start_seconds=float(deaths), end_seconds=deaths + 1.0)
+        restarts.lost(EngineLost(code="device-lost", message="illegal access", suspects=(item,)))
+    assert deaths == 10 * 3 + 1
+    assert len(restarts.condemned) == deaths
+
+
+def test_an_item_that_found_no_memory_is_run_alone_and_not_condemned() -> None:
+    item = Suspect(video_id="v", role="image", start_seconds=0.0, end_seconds=1.0)
+    restarts = Restarts(limit=1)
+    restarts.lost(EngineLost(code="memory-stuck", message="2 GB do not come back", suspects=(item,)))
+    assert restarts.suspects == (item,)
+    assert not restarts.condemned
+    assert restarts.fruitless == 0
+    for _ in range(2):
+        restarts.lost(EngineLost(code="memory-stuck", message="2 GB do not come back", suspects=(item,)))
+    assert not restarts.may_restart, "the same items again are no progress"

@@ -265,6 +265,8 @@ class ModelStats(Value, frozen=True):
     queued_items: int
     oom_events: int
     batch_splits: int
+    alone: int = 0  # items that got the whole device to themselves
+    batch: int = 0  # items of a full batch, as found so far
 
 
 class EngineStats(Message, frozen=True):
@@ -276,6 +278,12 @@ class EngineStats(Message, frozen=True):
     uptime_seconds: float
     peak_device_bytes: int
     peak_rss_bytes: int
+    budget_bytes: int = 0  # of device memory
+    releases: int = 0  # how often the tiers of pressure acted: caches released,
+    halvings: int = 0  # … batches halved,
+    stops: int = 0  # … nothing more let in
+    changes: int = 0  # models that came onto the device in turn
+    change_seconds: float = 0.0
 
 
 class EngineLost(Message, frozen=True):
