@@ -49,7 +49,7 @@ class EngineOptions(Options, frozen=True):
 
     max_delay_ms: Annotated[int, Meta(ge=0)] = 200  # how long a lone item waits for company
     max_age_ms: PositiveInt = 5000  # an item older than this goes first, whatever else is queued
-    max_turn_ms: PositiveInt = 30_000  # where models take turns: an item older than this ends the turn of the others
+    max_turn_ms: PositiveInt = 60_000  # where models take turns: an item older than this ends the turn of the others
     image_batch: PositiveInt = 32  # items of a batch to start with, by model; the engine finds what is worth it
     speech_batch: PositiveInt = 8  # a window of 30 s is worth hundreds of frames
     text_batch: PositiveInt = 64

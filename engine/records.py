@@ -1,6 +1,7 @@
 """The rows of a run: which files need no work, and what the ledger is to remember of those that did."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,16 +30,26 @@ class Observer(Protocol):
         """Called several times a second."""
 
 
+def model_labels(config: Config) -> list[str]:
+    """Role and label of every model that is not off, from its files alone.
+
+    Raises:
+        ModelError: one is missing, or of the wrong kind.
+    """
+    directory = Path(config.models.directory)
+    paths = {role: resolve(role, source, directory) for role, source in configured(config.models)}
+    infos = [identify(role, source, paths[role]).info(role, 0) for role, source in configured(config.models)]
+    return [f"{info.role} {info.label}" for info in infos]
+
+
 class Records:
     """The ledger, and the rows of the report so far."""
 
-    def __init__(self, config: Config, observer: Observer) -> None:
+    def __init__(self, config: Config, observer: Observer, models: Sequence[str]) -> None:
+        """models: from `model_labels`."""
         self._observer = observer
         self.rows: list[dict[str, Any]] = []
-        directory = Path(config.models.directory)
-        paths = {role: resolve(role, source, directory) for role, source in configured(config.models)}
-        infos = [identify(role, source, paths[role]).info(role, 0) for role, source in configured(config.models)]
-        self.ledger = Ledger(ledger_path(config), fingerprint(config, [f"{info.role} {info.label}" for info in infos]))
+        self.ledger = Ledger(ledger_path(config), fingerprint(config, models))
 
     def settled_at_once(self, found: Found) -> bool:
         """Whether a file needs no decoder: it cannot be read, or the ledger knows it as it is."""

@@ -58,7 +58,7 @@ class Runner:
         budget: Budget,
         *,
         batch_sizes: Mapping[str, int],
-        max_turn_seconds: float = 30.0,
+        max_turn_seconds: float = 60.0,
         park: ParkMode = "auto",
         crowd_share: float = 0.8,
         clock: Callable[[], float] = time.monotonic,

@@ -57,7 +57,7 @@ COSTS: Mapping[Role, CostOptions] = {
     "image": CostOptions(weights_mb=300, batch_mb=20, item_mb=3),
     "speech": CostOptions(weights_mb=480, batch_mb=100, item_mb=90),
     "text": CostOptions(weights_mb=45, batch_mb=10, item_mb=4),
-    "voice": CostOptions(weights_mb=85, batch_mb=20, item_mb=8),
+    "voice": CostOptions(weights_mb=85, batch_mb=20, item_mb=51),
 }
 
 

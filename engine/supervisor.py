@@ -17,7 +17,7 @@ from engine.children import Child, signals_held
 from engine.config import Config
 from engine.files import Found, shown
 from engine.fleet import Fleet, Patience
-from engine.records import Observer, Records
+from engine.records import Observer, Records, model_labels
 from engine.recovery import LAST_WORDS_SECONDS, Recovery
 from engine.report import Peaks, totals
 from engine.rundir import endpoints_in, run_directory
@@ -60,10 +60,11 @@ class Supervisor:
         self._draining = False
         self._recovery = Recovery(config)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        models = model_labels(config)  # one that is missing is said before anything is made
         if config.store.url is None:
             # Ours, not locked, writable: or say so now.
             StoreDirectory(Path(config.store.path), read_only=False).close()
-        self._records = Records(config, observer)
+        self._records = Records(config, observer, models)
 
     @property
     def interrupted(self) -> bool:
