@@ -2,8 +2,12 @@
 
 A change of models costs seconds in which nothing is computed. So whoever is on the device works its queue off, and
 another comes in when nothing is ready for those who are there and what waits for it is worth the change, or when it has
-waited for too long. `WORTH` is the hysteresis: work worth at least so many changes lies between two of them, unless
-nothing else is there to be done, so that changes take at most 1 / (1 + WORTH) of the time.
+waited for too long. `WORTH` is the hysteresis: each change is followed by so many times its seconds of work, unless
+nothing is there to be done for those who are there. So changes that interrupt others take at most 1 / (1 + WORTH) of
+the time, and an item waits for its model at most
+    max_turn, in which others go first;
+  + for each item that still waits then and came no later, and once more: a change, the turn that pays for it, and the
+    batches that are running when it begins and when it ends (the scheduler lets the oldest go first).
 """
 
 from collections.abc import Collection, Mapping
@@ -22,7 +26,7 @@ class Residency:
     resident: set[str] = field(default_factory=set)
     changes: int = 0
     change_seconds: float = 0.0  # of all changes together
-    _turn_began_seconds: float = float("-inf")
+    _turn_ends_seconds: float = float("-inf")  # until then a change has not been paid for
     _price_seconds: dict[str, float] = field(default_factory=dict)  # of the latest change to each model
     _worked_seconds: dict[str, float] = field(default_factory=dict)  # for an item, lately
 
@@ -37,7 +41,7 @@ class Residency:
         self.resident.difference_update(parked)
         self.changes += 1
         self.change_seconds += seconds
-        self._turn_began_seconds = now_seconds
+        self._turn_ends_seconds = max(self._turn_ends_seconds, now_seconds + WORTH * seconds)
         self._price_seconds[role] = seconds
 
     def parked(self, role: str) -> None:
@@ -77,10 +81,10 @@ class Residency:
     def _may_enter(self, role: str, queue: Waiting, busy: bool, now_seconds: float, hurry: bool) -> bool:
         if not queue.items:
             return False
-        price = self._price_seconds.get(role, 0.0)
         overdue = now_seconds - queue.oldest_seconds >= self.max_turn_seconds
         if busy:
-            return overdue and now_seconds - self._turn_began_seconds >= WORTH * price
+            return overdue and now_seconds >= self._turn_ends_seconds
+        price = self._price_seconds.get(role, 0.0)
         return overdue or hurry or queue.items * self._worked_seconds.get(role, 0.0) >= WORTH * price
 
     def _work(self, role: str, waiting: Mapping[str, Waiting]) -> float:
