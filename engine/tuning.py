@@ -3,15 +3,19 @@
 from dataclasses import dataclass, field
 from statistics import median
 
-TRIALS = 5  # batches of a size before it is judged, by their median
-GAIN = 1.10  # items a second that a doubling must bring: less is noise, and a larger batch costs memory and patience
+from engine.budget import power_of_two
+
+TRIALS = 7  # batches of a size before it is judged, by their median
+GAIN = 1.05  # items a second that a doubling must bring: less is noise, and a larger batch costs memory and patience
 PATIENCE = 32  # batches that may go by without the tried size coming about: then there are not so many items
 SETTLED = 500  # batches until a larger size is tried again: lengths and neighbours change
 
 
 @dataclass(slots=True)
 class BatchTuner:
-    """The batch size of one model, starting from what the configuration says."""
+    """The batch size of one model, starting from what the configuration says: the power of two below it, for the budget
+    allows no other sizes, and one that never comes about is never found to be worth doubling.
+    """
 
     size: int  # settled so far
     largest: int
@@ -19,6 +23,9 @@ class BatchTuner:
     _rates: dict[int, list[float]] = field(default_factory=dict)
     _waited: int = 0
     _settled: bool = False  # a larger size brought nothing, or did not come about
+
+    def __post_init__(self) -> None:
+        self.size = power_of_two(min(self.size, self.largest))
 
     @property
     def wanted(self) -> int:
@@ -31,6 +38,7 @@ class BatchTuner:
         if self._tried == 0:
             self._consider_trying(count, seconds)
         elif count == self._tried:
+            self._waited = 0
             self._note(count, seconds)
             if len(self._rates[count]) >= TRIALS:
                 self._judge()
