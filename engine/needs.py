@@ -20,13 +20,18 @@ CPU_PROFILE_GB = 4.0  # device.memory_gb of configs/cpu.toml
 FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
+# What the engine leaves on disk, by the names of the tensors: an image model's text tower, and the scale and bias of
+# its loss (transformers' CLIPModel, SiglipModel).
+UNUSED = {"image": ("text_", "logit_")}
+
 # What is known of a need: measured with one item; told from the model's files; or only that one item did not fit.
 Basis = Literal["measured", "files", "failed"]
 
 
 def estimate_bytes(role: Role, options: ModelOptions, device: str) -> int:
     """What a model's weights should take on a device, by its files. Exact for safetensors; else the size of the file,
-    halved where float32 becomes float16, or float16 int8, as files of that kind are mostly published.
+    halved where float32 becomes float16, or float16 int8, as files of that kind are mostly published. Of an image model
+    in such a file that is an upper bound, for its text tower is not told apart.
 
     Raises ModelError as `stages.registry.resolve` does.
     """
@@ -37,16 +42,16 @@ def estimate_bytes(role: Role, options: ModelOptions, device: str) -> int:
     dtype = {"image": options.image_dtype, "text": options.text_dtype}.get(role, "float32")
     if dtype == "auto":
         dtype = "float16" if device.startswith("cuda") else "float32"
-    return sum(_file_bytes(file, DTYPE_BYTES[dtype]) for file in files)
+    return sum(_file_bytes(file, DTYPE_BYTES[dtype], UNUSED.get(role, ())) for file in files)
 
 
-def _file_bytes(file: Path, float_bytes: int) -> int:
+def _file_bytes(file: Path, float_bytes: int, unused: tuple[str, ...]) -> int:
     if file.suffix != ".safetensors":
         return file.stat().st_size * float_bytes // FLOAT_BYTES["F32"]
     with file.open("rb") as content:
         header: dict[str, Any] = json.loads(content.read(int.from_bytes(content.read(8), "little")))
     header.pop("__metadata__", None)
-    return sum(_tensor_bytes(tensor, float_bytes) for tensor in header.values())
+    return sum(_tensor_bytes(tensor, float_bytes) for name, tensor in header.items() if not name.startswith(unused))
 
 
 def _tensor_bytes(tensor: dict[str, Any], float_bytes: int) -> int:

@@ -10,11 +10,15 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.base import ROLES, Identity, Model, Role
 from stages.errors import ModelError
 from stages.model_files import check_kind, is_untrained, revision, size_bytes
 from stages.options import ModelOptions, SpeechOptions, VoiceOptions
+
+if TYPE_CHECKING:
+    from stages.image_model import Towers
 
 OFF = "off"
 SAMPLE_RATE = 16_000  # of all sound
@@ -70,10 +74,18 @@ def identify(role: Role, source: str, path: Path) -> Identity:
 
 
 def load(
-    role: Role, options: ModelOptions, speech: SpeechOptions, device: str, voice: VoiceOptions | None = None
+    role: Role,
+    options: ModelOptions,
+    speech: SpeechOptions,
+    device: str,
+    voice: VoiceOptions | None = None,
+    *,
+    towers: "Towers" = "image",
 ) -> Model:
     """Find and load the model of a role. device: torch's name ("cpu", "cuda:0"). voice: what windows it will get, which
-    only `probe` needs to know; None: the defaults.
+    only `probe` needs to know; None: the defaults. towers: of the image model; queries are embedded where they are
+    searched for, so its text tower would lie on the device for nothing, half of CLIP ViT-B/32 and three quarters of
+    SigLIP 2 base.
 
     Raises ModelError as `resolve` does, and model-load-failed when the files are damaged.
     """
@@ -84,7 +96,7 @@ def load(
         case "image":
             from stages.image_model import ImageModel
 
-            return ImageModel.load(path, identity, device=device, dtype=options.image_dtype)
+            return ImageModel.load(path, identity, device=device, dtype=options.image_dtype, towers=towers)
         case "text":
             from stages.text_model import TextModel
 
@@ -106,7 +118,7 @@ def list_models(options: ModelOptions) -> list[ModelRow]:
 
 
 def check(options: ModelOptions, speech: SpeechOptions, device: str) -> list[CheckRow]:
-    """What `models check` shows: each configured model, loaded and unloaded in turn."""
+    """What `models check` shows: each configured model, loaded whole and unloaded in turn."""
     return [_check(role, source, options, speech, device) for role, source in configured(options)]
 
 
@@ -201,7 +213,7 @@ def _row(role: Role, source: str, directory: Path) -> ModelRow:
 def _check(role: Role, source: str, options: ModelOptions, speech: SpeechOptions, device: str) -> CheckRow:
     started = time.monotonic()
     try:
-        model = load(role, options, speech, device)
+        model = load(role, options, speech, device, towers="both")
     except ModelError as error:
         return CheckRow(role, source, False, None, 0, time.monotonic() - started, error.message)
     seconds = time.monotonic() - started

@@ -411,14 +411,15 @@ def test_tiers_that_fall_are_refused() -> None:
 # --- what a model's files say of its size -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("family", ["clip", "siglip"])
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float16", 2), ("bfloat16", 2)])
-def test_the_size_on_the_device_is_told_from_safetensors(tiny_models: Any, dtype: str, size: int) -> None:
+def test_the_size_on_the_device_is_told_from_safetensors(tiny_models: Any, dtype: str, size: int, family: str) -> None:
     from stages.image_model import ImageModel
     from stages.registry import identify
 
-    path = tiny_models["clip"]
+    path = tiny_models[family]
     options = ModelOptions(image=str(path), image_dtype=dtype)  # type: ignore[arg-type]
-    model = ImageModel.load(path, identify("image", str(path), path), dtype=dtype)
+    model = ImageModel.load(path, identify("image", str(path), path), dtype=dtype, towers="image")
     tensors = [*model._model.parameters(), *model._model.buffers()]
     exact = sum(t.numel() * (size if t.is_floating_point() else t.element_size()) for t in tensors)
     assert estimate_bytes("image", options, "cpu") == pytest.approx(exact, rel=0.01)

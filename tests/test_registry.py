@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from stages import registry
 from stages.base import ROLES
 from stages.errors import ModelError
+from stages.image_model import ImageModel
 from stages.model_files import BLOCK_BYTES, BLOCKS, _block_offsets, describe, files_read, revision, size_bytes
 from stages.options import ModelOptions, SpeechOptions, VoiceOptions
 from tests.conftest import TinyModels
@@ -298,10 +301,43 @@ def test_checking_loads_each_model_and_goes_on_behind_one_that_fails(clip: Path)
     assert registry.check(OFF, SPEECH, "cpu") == []
 
 
-def test_a_loaded_model_is_labelled_as_the_list_says(tiny_models: TinyModels) -> None:
-    options = ModelOptions(image=str(tiny_models["siglip"]))
+def test_checking_looks_at_the_text_tower_too(clip: Path) -> None:
+    """Searches need it, and would be the first to find that it is damaged."""
+    weights = load_file(clip / "model.safetensors")
+    save_file(
+        {name: weight for name, weight in weights.items() if not name.startswith("text_")}, clip / "model.safetensors"
+    )
+    options = ModelOptions(image=str(clip), speech="off", text="off", voice="off")
+    (row,) = registry.check(options, SPEECH, "cpu")
+    assert not row.loaded
+    assert row.message is not None
+    assert "lacks weights: text_" in row.message
+    assert registry.load("image", options, SPEECH, "cpu").info.label == registry.list_models(options)[0].label
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_a_loaded_model_is_labelled_as_the_list_says(tiny_models: TinyModels, family: str) -> None:
+    options = ModelOptions(image=str(tiny_models[family]))
     model = registry.load("image", options, SPEECH, "cpu")
     assert model.info.label == registry.list_models(options)[0].label
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_of_an_image_model_the_picture_tower_is_loaded_alone(tiny_models: TinyModels, family: str) -> None:
+    """With the frames and vectors of the whole."""
+    path = tiny_models[family]
+    alone = registry.load("image", ModelOptions(image=str(path)), SPEECH, "cpu")
+    whole = ImageModel.load(path, registry.identify("image", str(path), path))
+    assert isinstance(alone, ImageModel)
+    assert (alone.info, alone.frame_format) == (whole.info, whole.frame_format)
+    names = [name for name, _ in alone._model.named_parameters()]
+    assert names
+    assert not [name for name in names if "text" in name]
+    shape = (2, whole.frame_format.height, whole.frame_format.width, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.testing.assert_allclose(alone.embed_pixels(pixels), whole.embed_pixels(pixels), atol=1e-6)
+    with pytest.raises(RuntimeError, match="only the image tower"):
+        alone.embed_texts(["a dog"])
 
 
 def test_the_voice_model_is_probed_with_windows_as_long_as_the_settings_make_them(tiny_models: TinyModels) -> None:
