@@ -35,7 +35,7 @@ ACTIVATION_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8_float16": 2
 
 @dataclass(frozen=True, slots=True)
 class Vision:
-    """A CLIP or SigLIP, both towers."""
+    """The picture tower of a CLIP or SigLIP, with its projection; the engine does not load the other."""
 
     parameters: int
     pixels: int  # side of a frame
@@ -108,10 +108,10 @@ def _layer(tokens: int, width: int, hidden: int) -> int:
 Sizes = Vision | Sentences | Whisper | Ecapa
 
 MODELS: dict[str, Sizes] = {
-    "openai/clip-vit-base-patch32": Vision(151_277_313, 224, 50, 768, 3072),
-    "google/siglip2-base-patch16-224": Vision(375_187_970, 224, 196, 768, 3072),
-    "google/siglip2-large-patch16-256": Vision(881_526_786, 256, 256, 1024, 4096),
-    "google/siglip2-so400m-patch14-384": Vision(1_136_008_498, 384, 729, 1152, 4304),
+    "openai/clip-vit-base-patch32": Vision(87_849_216, 224, 50, 768, 3072),
+    "google/siglip2-base-patch16-224": Vision(92_884_224, 224, 196, 768, 3072),
+    "google/siglip2-large-patch16-256": Vision(315_956_224, 256, 256, 1024, 4096),
+    "google/siglip2-so400m-patch14-384": Vision(428_225_600, 384, 729, 1152, 4304),
     "Systran/faster-whisper-small": Whisper(241_734_912, 768, 12, 12),
     "mobiuslabsgmbh/faster-whisper-large-v3-turbo": Whisper(808_878_080, 1280, 20, 4),
     "Systran/faster-whisper-large-v3": Whisper(1_543_490_560, 1280, 20, 32),

@@ -51,10 +51,11 @@ class Simulation(Options, frozen=True):
     faults: tuple[FaultOptions, ...] = ()
 
 
-# Models of the size that configs/gpu-4gb.toml names, in half precision. Weights are their parameters' bytes; what an
-# item takes is an estimate from the largest activations, to be replaced by what benches/gpu_budget.py measures.
+# The models of configs/default.toml, in half precision; ECAPA in float32. Weights are their parameters' bytes (of CLIP,
+# the picture tower's 88 million); what an item takes is an estimate from the largest activations, to be replaced by
+# what benches/gpu_budget.py measures. ECAPA's was measured on the CPU.
 COSTS: Mapping[Role, CostOptions] = {
-    "image": CostOptions(weights_mb=300, batch_mb=20, item_mb=3),
+    "image": CostOptions(weights_mb=168, batch_mb=20, item_mb=3),
     "speech": CostOptions(weights_mb=480, batch_mb=100, item_mb=90),
     "text": CostOptions(weights_mb=45, batch_mb=10, item_mb=4),
     "voice": CostOptions(weights_mb=85, batch_mb=20, item_mb=51),

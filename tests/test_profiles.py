@@ -137,16 +137,14 @@ def test_a_profile_is_of_no_use_to_a_smaller_card() -> None:
 
 
 def siglip(pixels: int, patch: int, width: int, layers: int, heads: int, hidden: int) -> Any:
-    from transformers import SiglipConfig, SiglipModel
+    from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    tower = {
-        "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": hidden,
-    }  # fmt: skip
-    config = SiglipConfig(
-        text_config={**tower, "vocab_size": 256_000, "max_position_embeddings": 64, "projection_size": width},
-        vision_config={**tower, "image_size": pixels, "patch_size": patch},
-    )
-    return SiglipModel(config)
+    return SiglipVisionModel(
+        SiglipVisionConfig(
+            hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=hidden,
+            image_size=pixels, patch_size=patch,
+        )
+    )  # fmt: skip
 
 
 def whisper(width: int, layers: int, heads: int, decoder: int, vocabulary: int, mels: int) -> Any:
@@ -195,9 +193,9 @@ def qwen3(width: int, hidden: int, layers: int, heads: int, vocabulary: int) -> 
 
 
 def clip() -> Any:
-    from transformers import CLIPConfig, CLIPModel
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    return CLIPModel(CLIPConfig())  # the defaults are those of ViT-B/32
+    return CLIPVisionModelWithProjection(CLIPVisionConfig())  # the defaults are those of ViT-B/32
 
 
 # What stands in the models' own config.json.
