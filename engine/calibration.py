@@ -5,8 +5,10 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from engine.budget import Cell, CostModel
 from engine.device import Device
@@ -17,24 +19,27 @@ FILE_VERSION = 1
 FILE_NAME = "calibration.json"
 LIBRARIES = ("torch", "ctranslate2")  # what a batch takes is up to them
 
+Natural = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+
 
 class SavedCell(msgspec.Struct, frozen=True, array_like=True):
     """One cell of a cost model."""
 
-    length_class: int
-    count: int
-    peak_bytes: int
-    length: int
+    length_class: Natural
+    count: Positive
+    peak_bytes: Natural
+    length: Natural
 
 
 class SavedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered of a model on a device."""
 
-    fixed_bytes: int
-    batch: int  # size that was worth it
-    evidence: int
+    fixed_bytes: Natural
+    batch: Positive  # size that was worth it
+    evidence: Natural
     cells: tuple[SavedCell, ...]
-    failures: tuple[tuple[int, int, int], ...]  # length class, items, bytes that were too few
+    failures: tuple[tuple[Natural, Positive, Natural], ...]  # length class, items, bytes that were too few
 
 
 class SavedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,9 +109,12 @@ class CalibrationFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = msgspec.json.format(msgspec.json.encode(SavedFile(version=FILE_VERSION, models=self._models)))
         descriptor, name = tempfile.mkstemp(prefix=FILE_NAME, dir=self.path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(name).replace(self.path)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            Path(name).replace(self.path)
+        finally:
+            Path(name).unlink(missing_ok=True)  # where it was not put into place: a full disk must not fill with them
 
     def _read(self) -> dict[str, SavedModel]:
         try:
@@ -118,7 +126,8 @@ class CalibrationFile:
             return msgspec.json.decode(content, type=SavedFile).models
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, KeyError) as error:
+        # Text that is not UTF-8 and nesting without end are Python's own errors, which msgspec lets through.
+        except (OSError, msgspec.MsgspecError, KeyError, UnicodeDecodeError, RecursionError) as error:
             reason = " ".join(str(error).split())
             self.note = f"{self.path} cannot be read ({reason}): it is not used, and what it held is measured anew"
             return {}
