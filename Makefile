@@ -10,12 +10,13 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input
-BENCHES := embedders audio_cost store transport memory
+BENCHES := embedders audio_cost store transport memory scheduler_sim
 embedders := --image demo/models/tiny-clip --device cpu
 audio_cost := demo/bench.mp4 --hours 0.1 0.4
 store :=
 transport := demo/bench.mp4 --repeat 3 --megabytes 500
 memory := demo/bench.mp4 --hours 0.05 0.2 --stop-engine 5 --models demo/models
+scheduler_sim :=
 
 .PHONY: help setup cuda demo test check bench $(BENCHES) clean distclean
 help:  ## this list

@@ -5,7 +5,8 @@ Kernels of these models reach about a third of the peak in half precision, half 
 speed of this one; only their memory differs, so that the memory's part can be seen.
 
 Whisper large-v3: 32 + 32 layers, width 1280, 1.55 billion parameters (Radford et al., 2022, table 1; model card).
-CLIP ViT-L/14: 24 layers, width 1024, 257 tokens, 428 million parameters with both towers (Radford et al., 2021).
+CLIP ViT-L/14: 24 layers, width 1024, 257 tokens (Radford et al., 2021); its picture tower, all that the engine loads of
+it, has 304 million of 428 million parameters.
 XLM-R large, as in BGE-M3: 24 layers, width 1024, 560 million parameters, 46 % embeddings (Conneau et al., 2020).
 ECAPA-TDNN, 1024 channels: 20.8 million parameters, 2.7 GMAC for 2 s of sound (Desplanques et al., 2020).
 A transformer layer of width d has 12 d² weights (4 d² attention, 8 d² MLP), 4 d² more with cross attention; each weight
@@ -70,13 +71,13 @@ def _encoder(parameters: float, tokens: int, item_bytes: int) -> Cost:
 
 
 COSTS: dict[str, Cost] = {
-    "image": _encoder(428e6, 257, 8 * MB),  # activations: scores 16 x 257² x 2 B, MLP 257 x 4096 x 2 B, twice
+    "image": _encoder(304e6, 257, 8 * MB),  # activations: scores 16 x 257² x 2 B, MLP 257 x 4096 x 2 B, twice
     "speech": _speech(),
     "text": _encoder(560e6, 512, 24 * MB),  # at 512 tokens, the longest; shorter texts take their share
     "voice": cost(
         20.8e6 * 4,
         batch_bytes=20 * MB,
-        item_bytes=12 * MB,  # 3 s: 300 positions of some 10,000 channels
+        item_bytes=51 * MB,  # 3 s; measured on the CPU: benches/profiles.py
         batch_seconds=600 * LAUNCH_SECONDS,
         item_seconds=2 * 2.7e9 * 1.5 / SINGLE_FLOPS,
     ),

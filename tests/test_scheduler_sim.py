@@ -2,11 +2,13 @@
 
 import json
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from benches import scheduler_sim
-from benches.scheduler_sim import baselines, card, sluice
+from benches.scheduler_sim import Sluice, baselines, card, missed, sluice
 from benches.sim_baselines import items_of
 from benches.sim_card import COSTS
 from benches.sim_engine import SimulatedRun
@@ -41,6 +43,40 @@ def test_the_engine_loses_nothing_within_the_budget(gb: int) -> None:
     assert ours.used <= 1
     assert ours.busy > (0.95 if gb > 4 else 0.85)
     assert ours.swap_share < 0.15
+
+
+@pytest.fixture(scope="module")
+def fits() -> Sluice:
+    """A run that misses no aim and takes no turns."""
+    return sluice(24, VIDEOS[:2], decoders=8)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"lost": 1}, "1 items lost"),
+        ({"admitted": 1.01}, "101.0% of the budget admitted"),
+        ({"used": 1.01}, "101.0% of the budget used"),
+        ({"busy": 0.94}, "busy for 94.0% of the time"),
+        ({"swap_share": 0.15, "swaps": 9}, "15.0% of the time for changes"),
+    ],
+)
+def test_each_aim_that_is_missed_is_named(fits: Sluice, change: dict[str, Any], named: str) -> None:
+    assert missed(fits) == []
+    (line,) = missed(replace(fits, **change))
+    assert line.startswith("24 GB, decoders 8: ")
+    assert named in line
+
+
+def test_where_models_take_turns_their_changes_are_judged_and_not_the_busy_share(fits: Sluice) -> None:
+    assert missed(replace(fits, busy=0.9, swaps=30, swap_share=0.1)) == []
+
+
+def test_a_missed_aim_is_an_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["scheduler_sim", "--json", "--videos", "1", "--budgets", "24", "--no-overhead"])
+    monkeypatch.setattr(scheduler_sim, "LEAST_BUSY", 1.01)
+    assert scheduler_sim.main() == 1
+    assert "less than 101%" in capsys.readouterr().err
 
 
 def test_a_slow_decoder_leaves_the_device_idle_and_not_waiting() -> None:
