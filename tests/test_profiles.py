@@ -263,6 +263,28 @@ def test_the_table_has_a_row_for_each_profile() -> None:
     assert "\n".join(lines) in documented, "docs/memory.md holds what `python -m benches.profiles` prints"
 
 
+def test_every_model_stands_in_the_documentation_with_its_profiles() -> None:
+    documented = (CONFIGS.parent / "docs" / "models.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| \w* ?\| `([^`]+)` \|.*\| ([^|]*) \|$", documented, re.MULTILINE))
+    for source in MODELS:
+        named = [name for name in PROFILES if source in {need.source for need in profile(name).needs.values()}]
+        cards = [name.removeprefix("gpu-").removesuffix("gb") for name in named]
+        assert rows[source] == ", ".join(cards), source
+
+
+@pytest.mark.parametrize("source", sorted(MODELS))
+def test_the_documentation_says_how_large_a_model_is(source: str) -> None:
+    """Of an image model, beside what its file holds, what the engine loads of it."""
+    documented = (CONFIGS.parent / "docs" / "models.md").read_text("utf-8")
+    sizes = MODELS[source]
+    said = f"{sizes.parameters / 1e6:.0f}"
+    if isinstance(sizes, Vision):
+        (said_of_towers,) = re.findall(r"the picture tower alone: (.*?)\. The text tower", documented, re.DOTALL)
+        assert said in said_of_towers
+    else:
+        assert f"`{source}` | {said} million |" in documented
+
+
 # --- on a simulated card ----------------------------------------------------------------------------------------------
 
 
