@@ -83,8 +83,8 @@ def _probe_once(model: Model, device: Device, cost: CostModel, room_bytes: int, 
             fitted = False
     if not fitted:
         cost.ran_out(count, model.probe_length, room_bytes)
-    elif peak.extra_bytes is not None:
-        cost.observe(count, model.probe_length, peak.extra_bytes)
+    else:
+        cost.observe(count, model.probe_length, peak.extra_bytes or 0)  # 0: the device cannot measure
     return fitted
 
 

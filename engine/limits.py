@@ -13,7 +13,7 @@ class Limits:
     def __init__(self, runner: Runner, pressure: Pressure) -> None:
         self._runner = runner
         self._pressure = pressure
-        self._room_bytes: dict[str, int] = {}
+        self._room_bytes = 0
         self._known: dict[tuple[str, int], int] = {}
         self.renew(runner.device.read())
 
@@ -26,9 +26,11 @@ class Limits:
         return limit
 
     def renew(self, reading: Reading) -> None:
-        """A batch has run, and the device was read."""
-        budget, models = self._runner.budget, self._runner.models
-        self._room_bytes = {role: budget.room_bytes(reading, model.outside_torch) for role, model in models.items()}
+        """A batch has run, and the device was read.
+
+        Torch's cache counts as room for all: the runner releases it before it refuses a batch of another library.
+        """
+        self._room_bytes = self._runner.budget.room_bytes(reading, outside_torch=False)
         self._known.clear()
 
     def _work_out(self, role: str, length: int) -> int:
@@ -40,7 +42,7 @@ class Limits:
         """A model that is not on the device will find at least what is left when it is there by itself."""
         runner = self._runner
         if runner.turns.is_here(role):
-            return self._room_bytes[role]
+            return self._room_bytes
         budget = runner.budget
         return budget.total_bytes - budget.overhead_bytes - budget.fixed_bytes[role]
 

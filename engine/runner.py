@@ -153,8 +153,8 @@ class Runner:
         held_bytes = reading.used_bytes - reading.cached_bytes + (peak.extra_bytes or 0)
         self.peak_bytes = max(self.peak_bytes, reading.used_bytes, held_bytes)
         if not isinstance(outcome, BaseException):
-            if peak.extra_bytes is not None:
-                self.budget.costs[role].observe(len(inputs), length, peak.extra_bytes)
+            # A device that cannot measure: batches grow by doubling all the same, until memory runs out.
+            self.budget.costs[role].observe(len(inputs), length, peak.extra_bytes or 0)
             if len(outcome) != len(inputs):
                 return Failure("model-error", f"{role} model gave {len(outcome)} results for {len(inputs)} items")
             return outcome

@@ -96,7 +96,14 @@ def test_memory_of_whole_runs(short: Path, tiny_models: TinyModels) -> None:
 
 
 def a_run(**more: Any) -> dict[str, Any]:
-    figures = {"backend": "pyav", "hours": 1.0, "engine_stopped_seconds": 0.0, "status": "indexed", "ids": "a"}
+    figures = {
+        "backend": "pyav",
+        "hours": 1.0,
+        "engine_stopped_seconds": 0.0,
+        "status": "indexed",
+        "gaps": 0,
+        "ids": "a",
+    }
     return {**figures, "peak_mb": 200.0, "above_imports_mb": 100.0, **more}
 
 

@@ -114,7 +114,7 @@ def test_what_a_probe_raises_otherwise_is_not_swallowed() -> None:
         bench.probe(64)
 
 
-def test_a_device_that_cannot_measure_teaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_device_that_cannot_measure_batches_grow_until_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(SimulatedDevice(4 * GIB))
     measure = bench.device.measure
 
@@ -124,8 +124,8 @@ def test_a_device_that_cannot_measure_teaches_nothing(monkeypatch: pytest.Monkey
             yield Peak()
 
     monkeypatch.setattr(bench.device, "measure", blind)
-    assert bench.probe(8) == []
-    assert bench.cost.evidence == 0
+    assert bench.probe(8) == [1, 2, 4, 8]
+    assert bench.cost.predict(8, 0) == 0
 
 
 # --- what is remembered -----------------------------------------------------------------------------------------------

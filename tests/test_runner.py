@@ -1,7 +1,8 @@
 """The runner under faults: out of memory as torch and CTranslate2 say it, poisonous items, lost devices, budgets."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.device import Reading
+from engine.device import Peak, Reading
 from engine.faults import DEVICE_LOST_TEXTS, DeviceLostError, RecycleError, is_device_lost, is_out_of_memory
 from engine.runner import Failure, Runner
 from engine.simulated_device import (
@@ -316,3 +317,15 @@ def test_what_is_admitted_never_exceeds_the_budget_and_every_item_comes_out_once
         assert rig.runner.run(role, items) == items
     assert all(bytes_ <= budget for bytes_, budget in admitted)
     assert rig.device.highest_bytes <= rig.device.total_bytes
+
+
+def test_batches_grow_on_a_device_that_cannot_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def blind(device: SimulatedDevice, outside_torch: bool) -> Iterator[Peak]:
+        yield Peak()
+
+    monkeypatch.setattr(SimulatedDevice, "measure", blind)
+    rig = Rig(4, {"image": cost(300, 20, 3)})
+    assert rig.run_all("image", list(range(63))) == list(range(63))
+    assert rig.runner.counters["image"].batches == 6, "1, 2, 4, 8, 16, 32"
+    assert rig.runner.counters["image"].batch_splits == 0
