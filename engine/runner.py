@@ -76,6 +76,7 @@ class Runner:
         self.turns = Turns(models, device, budget, residency, mode=park, crowd_share=crowd_share, clock=clock)
         self._clock = clock
         self._sleep = sleep
+        self._needless: set[str] = set()  # models whose items ran well after waiting in vain, for the time being
         self._hopeless: dict[str, set[int]] = {role: set() for role in models}  # length classes that fit nowhere lately
 
     def room_bytes(self, role: str) -> int:
@@ -138,10 +139,12 @@ class Runner:
         predicted = self.budget.costs[role].predict(count, length)
         if predicted is None:
             return count == 1
-        if predicted <= self.room_bytes(role):
-            return True
-        self.device.release()
-        return predicted <= self.room_bytes(role)
+        if predicted > self.room_bytes(role):
+            self.device.release()
+            if predicted > self.room_bytes(role):
+                return False
+        self._needless.discard(role)  # there is room again; when it goes next, waiting may help
+        return True
 
     def _call(self, role: str, inputs: Sequence[Any], length: int) -> list[Any] | Failure:
         """The model's results. What an exception leaves behind is handled outside the except block: inside it the
@@ -220,6 +223,8 @@ class Runner:
             outcome = self._call(role, inputs, length)
             if not isinstance(outcome, Failure) or outcome.code != "out-of-memory":
                 self._hopeless[role].discard(kind)
+                if patience_seconds <= 0:
+                    self._needless.add(role)
                 return outcome
             needed_bytes = max(needed_bytes, self.room_bytes(role) + 1)  # so much was too little, whatever was expected
         assert isinstance(outcome, Failure)
@@ -228,8 +233,8 @@ class Runner:
         return outcome
 
     def _wait_for_others(self, needed_bytes: int, role: str, patience_seconds: float) -> float:
-        """Returns for how long it waited."""
-        waited = 0.0
+        """Returns for how long it waited, or would have, were it not known that it would be for nothing."""
+        waited = patience_seconds if role in self._needless else 0.0
         while needed_bytes > self.room_bytes(role) and self._held_by_others() and waited < patience_seconds:
             self._sleep(PATIENCE_STEP_SECONDS)
             waited += PATIENCE_STEP_SECONDS

@@ -329,3 +329,24 @@ def test_batches_grow_on_a_device_that_cannot_measure(monkeypatch: pytest.Monkey
     assert rig.run_all("image", list(range(63))) == list(range(63))
     assert rig.runner.counters["image"].batches == 6, "1, 2, 4, 8, 16, 32"
     assert rig.runner.counters["image"].batch_splits == 0
+
+
+def test_waiting_for_nothing_is_done_once() -> None:
+    """Another process holds what an item should take, and the item runs well without it, as on a CPU it may."""
+    held = 0
+    rig = Rig(4, {"image": cost(500, 50, 1000)}, device={"others_bytes": lambda: held})
+    rig.run_all("image", [1, 2])
+    rig.models["image"].truth = 0.1
+    held = 3 * GIB
+    before = rig.clock.seconds
+    assert rig.runner.run("image", [3]) == [3]
+    assert rig.clock.seconds - before >= 60
+    before = rig.clock.seconds
+    assert rig.run_all("image", [4, 5, 6, 7]) == [4, 5, 6, 7]
+    assert rig.clock.seconds - before < 1
+    held = 0
+    rig.run_all("image", [8])
+    rig.models["image"].truth = 1.0
+    held, before = 3 * GIB, rig.clock.seconds
+    rig.runner.run("image", [9])
+    assert rig.clock.seconds - before >= 60, "there was room in between, so that patience may help again"
