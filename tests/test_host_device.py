@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import mmap
 import platform
 import threading
 import weakref
@@ -19,8 +20,9 @@ HAS_TRIM = hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
 def touch(size: int) -> None:
-    """Take memory, use it, and give it back."""
-    np.ones(size, np.uint8)
+    """Take memory, use it, and give it back: from the system, for a heap may have as much lying about."""
+    with mmap.mmap(-1, size) as block:
+        np.frombuffer(block, np.uint8)[:] = 1
 
 
 @pytest.fixture
