@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from stages.errors import StoreError, StoreUnavailable
@@ -78,11 +79,10 @@ class StoreDirectory:
         if not marked:
             self._make()
         self._lock_descriptor = _take_lock(self.path)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)  # gives the lock back, whatever stops us here
             self._check_mark() if marked else self._write_mark()
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def _make(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
