@@ -68,12 +68,50 @@ class RunOptions(Options, frozen=True):
     start_timeout_seconds: Positive = 300.0  # loading large models from a cold disk takes minutes
     stall_seconds: Positive = 20.0  # a decoder without progress for so long is killed
     attempts: PositiveInt = 3  # of a task whose decoder dies
+    engine_stall_seconds: Positive = 600.0  # an engine or consumer that says nothing for so long is killed
+    backoff_seconds: Positive = 1.0  # before a process that died soon after its start is started again; doubles …
+    backoff_max_seconds: Positive = 60.0  # … up to this
     engine_restarts: Annotated[int, Meta(ge=0)] = 3  # in a row, with nothing done between: more would not help either
     extensions: tuple[str, ...] = (  # files taken from a directory; a file named outright is always tried
         "3g2", "3gp", "aac", "ac3", "asf", "avi", "divx", "dv", "f4v", "flac", "flv", "m2ts", "m2v", "m4a", "m4b",
         "m4v", "mka", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "mts", "mxf", "ogg", "ogm", "ogv", "opus", "ts", "vob",
         "wav", "webm", "wma", "wmv",
     )  # fmt: skip
+
+
+class WatchRoot(Options, frozen=True):
+    """One entry of watch.roots."""
+
+    path: str
+    priority: int = 0  # files of a root with a higher one go first
+    include: tuple[str, ...] | None = None  # None: as in [watch]
+    exclude: tuple[str, ...] | None = None
+    poll: Literal["auto", "always", "never"] | None = None
+
+
+class WatchOptions(Options, frozen=True):
+    """[watch] the directories that the daemon is fed from."""
+
+    roots: tuple[str | WatchRoot, ...] = ()
+    include: tuple[str, ...] = ()  # patterns of names; none: every file with one of run.extensions
+    exclude: tuple[str, ...] = (
+        ".*", "*.part", "*.partial", "*.tmp", "*.crdownload", "*.!qB", "@eaDir", "#recycle", "$RECYCLE.BIN",
+        "lost+found", "System Volume Information",
+    )  # fmt: skip  # patterns of names, of files and directories
+    quiet_seconds: Positive = 10.0  # a file is complete when it has not changed for so long
+    scan_seconds: Positive = 300.0  # between whole scans, ±25 %; the system's hints only bring them forward
+    poll: Literal["auto", "always", "never"] = "auto"  # auto: polled on network mounts, where hints are missed
+    poll_seconds: Positive = 30.0  # between scans of a root that is polled
+    follow_links: bool = False  # symbolic links: to files and directories, within the root and out of it
+    on_delete: Literal["keep", "remove"] = "keep"  # what becomes of the points of a deleted file
+
+
+class DaemonOptions(Options, frozen=True):
+    """[daemon] how it is operated."""
+
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 9618  # Prometheus, on 127.0.0.1; 0: none
+    log_format: Literal["json", "text"] = "json"  # one line an event, on standard error
+    search: bool = True  # answer searches: the text side of the image model is loaded, too
 
 
 class Config(Options, frozen=True):
@@ -87,6 +125,8 @@ class Config(Options, frozen=True):
     engine: EngineOptions = EngineOptions()
     store: StoreOptions = StoreOptions()
     run: RunOptions = RunOptions()
+    watch: WatchOptions = WatchOptions()
+    daemon: DaemonOptions = DaemonOptions()
 
     @property
     def decoder_processes(self) -> int:

@@ -18,7 +18,7 @@ ADDED = {
     "stops", "changes", "change_seconds",
 }  # fmt: skip  # counters since its start
 LARGEST = {"peak_device_bytes", "peak_rss_bytes"}
-LATEST = {"queued_items", "host_bytes", "batch", "budget_bytes"}
+LATEST = {"queued_items", "queued_bytes", "host_bytes", "batch", "budget_bytes", "device_bytes", "rss_bytes"}
 
 
 def added(past: EngineStats, present: EngineStats) -> EngineStats:

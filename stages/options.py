@@ -22,6 +22,9 @@ class DecodeOptions(Options, frozen=True):
     span_seconds: Annotated[float, Meta(ge=1)] = 60.0  # long enough that the seek is lost in it, short enough to spread
     processes: Annotated[int, Meta(ge=0)] = 0  # 0: one for each core but one, at least one
     threads: PositiveInt = 1  # codec threads in each decoder: processes scale better
+    memory_gb: Annotated[float, Meta(ge=1)] | None = 16.0  # address space of a decoder; None: no limit
+    cpu_minutes: Positive | None = 240.0  # of processor time for one task; None: no limit
+    network: Literal["deny", "allow"] = "deny"  # deny: decoders get no network where the system allows that
     max_pixels: PositiveInt = 36_000_000  # 8K is 33 million; more is a decompression bomb
     max_streams: PositiveInt = 64  # a film with every language has about 40
     max_hours: Positive = 48.0  # a longer duration is taken for a lie and not planned for
@@ -71,5 +74,6 @@ class StoreOptions(Options, frozen=True):
     prefix: str = "sluice"  # collections are <prefix>_frames, <prefix>_speech, <prefix>_voices
     api_key_env: str = "SLUICE_QDRANT_API_KEY"  # the environment variable that holds the key; never the key itself
     timeout_seconds: Positive = 30.0
-    retry_seconds: Positive = 120.0  # how long an absent store is waited for before the run gives up
+    retry_seconds: Positive = 120.0  # how long `ingest` waits for an absent store; the daemon waits as long as it takes
+    spool_mb: Annotated[int, Meta(ge=0)] = 1024  # kept on disk while the store is away; 0: nothing is
     batch_points: Annotated[int, Meta(ge=1, le=4096)] = 256  # 64 to 256: larger ones time out on a busy server

@@ -4,9 +4,11 @@ Who says what to whom:
 
     supervisor ──Probe, DecodeFrames, DecodeAudio, Prepare, Abort, Drain──► decoder, engine, consumer
     decoder, engine, consumer ──Hello, Ready, Probed, Progress, Decoded, TaskFailed, EngineLost, …──► supervisor
-    decoder ──Join, TaskStart, Frame, Speech, Caption, TaskEnd──► engine ──Grant──► decoder
+    decoder ──Join, TaskStart, Frame, Speech, Caption, Checkpoint, TaskEnd──► engine ──Grant──► decoder
     engine ──Join, Points, TaskResult──► consumer ──Grant──► engine
-    consumer ──TaskDurable──► supervisor
+    consumer ──TaskDurable──► supervisor ──Committed──► consumer
+    supervisor ──EmbedQuery──► engine ──QueryVectors──► supervisor ──SearchStore──► consumer ──StoreHits──► supervisor
+    supervisor ──Repath, Remove, RecordVideo──► consumer ──OperationDone──► supervisor
 
 Headers travel as MessagePack in frame 0; the array that a header describes travels as raw bytes in frame 1.
 Times are seconds from the start of the medium, as a player would show them.
@@ -134,6 +136,14 @@ class ModelInfo(Value, frozen=True):
         return f"{self.name}@{self.revision}" + (" (untrained)" if self.untrained else "")
 
 
+class AudioResume(Value, frozen=True):
+    """A place in a sound track from which reading can go on as if it had never stopped. See stages/windows.py."""
+
+    section: int  # number of the section that begins here; the first is 0
+    seconds: float  # everything that was said before it has left the decoder
+    state: bytes  # of the reader, its own affair; without it reading begins at 0 and what lies before is not sent
+
+
 class Suspect(Value, frozen=True):
     """One item, whatever attempt brings it: it was in a batch in which the engine was lost."""
 
@@ -185,6 +195,64 @@ class DecodeAudio(Message, frozen=True):
     captions: CaptionTrack | None  # windows of speech that a cue of it touches are not transcribed
     transcribe: bool
     voices: bool
+    resume: AudioResume | None = None  # None: from the beginning
+
+
+class Committed(Message, frozen=True):
+    """To the consumer: a result it called durable is in the ledger; now its credit may return."""
+
+    key: TaskKey
+    section: int
+
+
+class ConsumerReplaced(Message, frozen=True):
+    """To the engine: another consumer has taken the place of the one that died; send it what is not acknowledged."""
+
+
+class EmbedQuery(Message, frozen=True):
+    """To the engine: vectors of a search query, ahead of all other work."""
+
+    request: int
+    text: str
+    roles: tuple[Literal["image", "text"], ...]
+
+
+class SearchStore(Message, frozen=True):
+    """To the consumer: the stored points nearest to a vector."""
+
+    request: int
+    collection: str  # frames | speech
+    vector_name: str
+    vector: tuple[float, ...]
+    limit: int
+    model: str  # label: vectors of two models cannot be compared
+    speaker: str | None = None
+    words: str | None = None  # hybrid: match these words too
+
+
+class Repath(Message, frozen=True):
+    """To the consumer: the content of this video has another path now."""
+
+    request: int
+    video_id: str
+    shown_path: str
+
+
+class Remove(Message, frozen=True):
+    """To the consumer: remove every point of this video."""
+
+    request: int
+    video_id: str
+
+
+class RecordVideo(Message, frozen=True):
+    """To the consumer: note in the store that this video is indexed, so that a lost ledger can be rebuilt from it."""
+
+    request: int
+    video_id: str
+    fingerprint: str
+    shown_path: str
+    report: str  # its row of the report, as JSON
 
 
 class Prepare(Message, frozen=True):
@@ -267,6 +335,7 @@ class ModelStats(Value, frozen=True):
     batch_splits: int
     alone: int = 0  # items that got the whole device to themselves
     batch: int = 0  # items of a full batch, as found so far
+    queued_bytes: int = 0
 
 
 class EngineStats(Message, frozen=True):
@@ -284,6 +353,8 @@ class EngineStats(Message, frozen=True):
     stops: int = 0  # … nothing more let in
     changes: int = 0  # models that came onto the device in turn
     change_seconds: float = 0.0
+    device_bytes: int = 0  # held now
+    rss_bytes: int = 0
 
 
 class EngineLost(Message, frozen=True):
@@ -294,6 +365,14 @@ class EngineLost(Message, frozen=True):
     suspects: tuple[Suspect, ...] = ()  # the items of the batch it was lost in; one: that item is to blame
 
 
+class QueryVectors(Message, frozen=True):
+    """Answer to EmbedQuery."""
+
+    request: int
+    vectors: dict[str, tuple[float, ...]]  # by role; [dimension], unit length
+    error: str | None = None  # "code: message"
+
+
 class ConsumerStats(Message, frozen=True):
     """What the consumer is doing, about once a second."""
 
@@ -302,6 +381,8 @@ class ConsumerStats(Message, frozen=True):
     retries: int
     state: str  # "writing" | "waiting: <reason>"
     peak_rss_bytes: int
+    spool_bytes: int = 0  # on disk, while the store is away
+    rss_bytes: int = 0
 
 
 class DecoderStats(Message, frozen=True):
@@ -309,6 +390,7 @@ class DecoderStats(Message, frozen=True):
 
     index: int
     peak_rss_bytes: int
+    rss_bytes: int = 0
 
 
 # --- decoder → engine, engine → consumer ----------------------------------------------------------------------------
@@ -361,11 +443,21 @@ class Caption(Message, frozen=True):
     language: str | None
 
 
+class Checkpoint(Message, frozen=True):
+    """A section of a sound track ends here: all its items were sent. What follows belongs to the next section."""
+
+    key: TaskKey
+    items: int  # Speech and Caption messages sent in this section
+    gaps: tuple[Gap, ...]
+    resume: AudioResume  # where the next section begins; this one has the number before
+    notes: tuple[str, ...] = ()
+
+
 class TaskEnd(Message, frozen=True):
     """Last message of an attempt."""
 
     key: TaskKey
-    items: int  # Frame, Speech and Caption messages sent
+    items: int  # Frame, Speech and Caption messages sent, since the last checkpoint
     gaps: tuple[Gap, ...]
     notes: tuple[str, ...] = ()
 
@@ -394,7 +486,7 @@ class Points(Message, frozen=True):
 
 
 class TaskResult(Message, frozen=True):
-    """Behind the last points of an attempt: what became of its items."""
+    """Behind the last points of an attempt, or of a section of it: what became of its items."""
 
     key: TaskKey
     points: dict[str, int]  # per collection
@@ -407,22 +499,53 @@ class TaskResult(Message, frozen=True):
     voice_seconds: float  # … of it, with stored voice vectors
     oom_events: int
     batch_splits: int
+    section: int = 0  # which one it is; sections come in order
+    resume: AudioResume | None = None  # where the next section begins; None: this is the last
 
 
 # --- consumer → supervisor ------------------------------------------------------------------------------------------
 
 
 class TaskDurable(Message, frozen=True):
-    """Every point of an attempt is durable in the store."""
+    """Every point of an attempt, or of a section of it, is durable in the store."""
 
     result: TaskResult
+
+
+class Searchable(Message, frozen=True):
+    """The first points of an attempt are in the store. Sent once for each attempt."""
+
+    key: TaskKey
+
+
+class FoundPoint(Value, frozen=True):
+    """One hit of a search."""
+
+    score: float
+    id: str
+    payload: dict[str, Any]
+
+
+class StoreHits(Message, frozen=True):
+    """Answer to SearchStore, best first."""
+
+    request: int
+    hits: tuple[FoundPoint, ...]
+    error: str | None = None  # "code: message"
+
+
+class OperationDone(Message, frozen=True):
+    """Answer to Repath, Remove and RecordVideo: it is durable in the store."""
+
+    request: int
+    error: str | None = None  # "code: message": the store refused it for good
 
 
 # --- what each socket may carry -------------------------------------------------------------------------------------
 
 ToDecoder = Probe | DecodeFrames | DecodeAudio | Drain
-ToEngineControl = Abort | Drain
-ToConsumerControl = Prepare | Drain
+ToEngineControl = Abort | Drain | ConsumerReplaced | EmbedQuery
+ToConsumerControl = Prepare | Drain | Committed | SearchStore | Repath | Remove | RecordVideo
 ToSupervisor = (
     Hello
     | Ready
@@ -435,6 +558,10 @@ ToSupervisor = (
     | ConsumerStats
     | DecoderStats
     | TaskDurable
+    | Searchable
+    | QueryVectors
+    | StoreHits
+    | OperationDone
 )
-ToEngine = Join | TaskStart | Frame | Speech | Caption | TaskEnd
+ToEngine = Join | TaskStart | Frame | Speech | Caption | Checkpoint | TaskEnd
 ToConsumer = Join | Points | TaskResult
