@@ -25,6 +25,7 @@ from engine.tasks import Board
 from stages.store_directory import StoreDirectory
 from transport.messages import (
     Abort,
+    Committed,
     ConsumerStats,
     Decoded,
     DecoderStats,
@@ -220,6 +221,7 @@ class Supervisor:
                     keys.discard(result.key)
                 if board.durable(result, now):
                     self._recovery.progress()
+                fleet.send(fleet.consumer, Committed(key=result.key, section=result.section))
             case EngineLost() as words:
                 self._recovery.heard(words)
             case EngineStats() | ConsumerStats() | DecoderStats() as stats:
