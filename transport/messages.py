@@ -409,6 +409,7 @@ class TaskStart(Message, frozen=True):
     key: TaskKey
     video_id: str
     shown_path: str
+    section: int = 0  # its first
 
 
 class Frame(Message, frozen=True):
