@@ -1,0 +1,61 @@
+"""What a command asks the running daemon, and the answer: one request, one answer, over a local socket.
+
+    command ──StatusRequest, SearchRequest, RetryRequest, ForgetRequest──► daemon ──Answer──► command
+
+Bodies of answers are plain dictionaries: what the command prints with --json.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from transport.messages import Message, Value
+
+MAX_REQUEST_BYTES = 64 * 1024  # of one request; a command needs a few hundred
+MIN_ID_DIGITS = 8  # of a video id, to name a video by
+MAX_HITS = 1000  # of each kind, that one search may ask for: the answer is held in memory
+
+
+class Target(Value, frozen=True):
+    """A video, named by its path or by the beginning of its id. Exactly one of the two is given."""
+
+    path: bytes | None = None  # absolute, as the file system spells it
+    video_id: Annotated[str, Meta(pattern=f"^[0-9a-f]{{{MIN_ID_DIGITS},64}}$")] | None = None  # its first digits
+
+
+class StatusRequest(Message, frozen=True):
+    """What the daemon is doing."""
+
+
+class SearchRequest(Message, frozen=True):
+    """Find the frames and speech nearest to a query."""
+
+    query: Annotated[str, Meta(min_length=1, max_length=4096)]
+    within: Literal["frames", "speech", "all"] = "all"
+    limit: Annotated[int, Meta(ge=1, le=MAX_HITS)] = 10  # hits of each kind
+    speaker: str | None = None
+    hybrid: bool = False  # speech: match words too, fused by rank
+
+
+class RetryRequest(Message, frozen=True):
+    """Try failed videos again."""
+
+    targets: tuple[Target, ...]
+    everything: bool = False  # all that failed, wholly or in part; then `targets` is empty
+
+
+class ForgetRequest(Message, frozen=True):
+    """Remove all points of videos, and what is known of them."""
+
+    targets: tuple[Target, ...]
+
+
+class Answer(Message, frozen=True):
+    """The answer to any request."""
+
+    body: dict[str, Any] | None  # None: it failed, and `code` and `message` say why
+    code: str = ""
+    message: str = ""
+
+
+Request = StatusRequest | SearchRequest | RetryRequest | ForgetRequest
