@@ -4,33 +4,30 @@
                                     ▲                    │
                                     └── texts of speech ─┘
 
-One window of sound becomes one job for the speech model and several for the voice model; a transcript becomes jobs for
-the text model. All share the window's buffer, whose credit returns when the last of them is done.
+Jobs made from one message share its buffer, whose credit returns when the last of them is done. A section of an attempt
+gives its result behind its own last points, and behind the results of the sections before it.
 """
 
-from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from engine.config import EngineOptions
 from engine.faults import DeviceLostError, RecycleError
 from engine.gate import Gate
-from engine.jobs import Attempt, Buffer, ItemId, Job, Window, covered_seconds
+from engine.intake import jobs_of, message_span, text_jobs
+from engine.jobs import Attempt, Attempts, Buffer, ItemId, Job, covered_seconds
 from engine.outbox import Outbox
-from engine.points import points_message, speech_payload
+from engine.points import points_message
 from engine.pressure import Pressure
 from engine.restarts import MEMORY_STUCK
 from engine.runner import Failure, Runner
 from engine.scheduler import Batch, Grouping, Scheduler
-from stages.base import SpeechInput, Transcript
+from stages.base import Transcript
 from stages.options import VoiceOptions
-from stages.windows import voice_windows
-from transport.codec import WireError, as_array
+from transport.codec import WireError
 from transport.messages import (
     Caption,
+    Checkpoint,
     Frame,
     ItemFailure,
     Message,
@@ -40,8 +37,6 @@ from transport.messages import (
     TaskStart,
 )
 
-SAMPLE_RATE = 16_000
-MAX_ABORTED = 1000  # remembered, so that their late messages are dropped; far more than can be under way
 DEVICE_LOST = "device-lost"
 TEXT_OVERHEAD_BYTES = 512  # a queued text job besides its characters, roughly
 BATCH_SHARE = 4  # a batch holds at most this part of the host budget: more could not gather before credit runs out
@@ -83,8 +78,7 @@ class Engine:
         self._voice_options = voice
         self._suspects = frozenset(suspects)
         self._condemned = dict(condemned or {})
-        self._attempts: dict[TaskKey, Attempt] = {}
-        self._aborted: deque[TaskKey] = deque(maxlen=MAX_ABORTED)
+        self._attempts = Attempts()
         self.scheduler: Scheduler[Job] = Scheduler(
             {role: GROUPING[role] for role in self.models},
             self.gate.limits,
@@ -105,29 +99,24 @@ class Engine:
         buffer = Buffer(sender, cost_bytes, uses=1)
         self.gate.receive(sender, cost_bytes)
         match message:
-            case TaskStart() if message.key not in self._aborted:
-                self._attempts[message.key] = Attempt(message)
-            case Frame() | Speech() | Caption() if attempt := self._attempts.get(message.key):
+            case TaskStart():
+                self._attempts.start(message)
+            case Frame() | Speech() | Caption() if attempt := self._attempts.current(message.key):
                 self._receive_item(attempt, message, payload or memoryview(b""), buffer, now_seconds)
-            case TaskEnd() if attempt := self._attempts.get(message.key):
-                attempt.end = message
-                self._settle(attempt)
+            case Checkpoint() | TaskEnd():
+                self._attempts.close(message)
+                self._settle(message.key)
         self._release(buffer)
         self._see_end()
 
     def abort(self, key: TaskKey) -> None:
-        """Forget an attempt that its decoder gave up or died in. Its queued jobs still run: their points are right.
-
-        This comes by another socket than the attempt's own messages, and may overtake even its start.
-        """
-        self._aborted.append(key)
-        self._attempts.pop(key, None)
+        """Forget an attempt that its decoder gave up or died in. Its queued jobs still run: their points are right."""
+        self._attempts.abort(key)
         self._see_end()
 
     def _see_end(self) -> None:
         """Part-filled batches may go when no open attempt will bring more, or when nothing more is let in."""
-        ended = all(attempt.end is not None for attempt in self._attempts.values())
-        self.scheduler.ended = ended or self.gate.is_closed
+        self.scheduler.ended = self._attempts.are_ended or self.gate.is_closed
 
     def _receive_item(
         self,
@@ -139,54 +128,23 @@ class Engine:
     ) -> None:
         attempt.received += 1
         try:
-            match message:
-                case Frame():
-                    self._receive_frame(attempt, message, as_array(message.array, payload), buffer, now_seconds)
-                case Speech():
-                    self._receive_speech(attempt, message, as_array(message.array, payload), buffer, now_seconds)
-                case Caption():
-                    self._receive_caption(attempt, message, buffer, now_seconds)
+            jobs = jobs_of(attempt, message, payload, buffer, self._voice_options)
         except WireError as error:
             kind = type(message).__name__.lower()
-            attempt.fail(_failure(kind, *_span(message), Failure("bad-message", str(error))))
-
-    def _receive_frame(
-        self, attempt: Attempt, message: Frame, pixels: NDArray[np.uint8], buffer: Buffer, now_seconds: float
-    ) -> None:
-        position = _microseconds(message.start_seconds)
-        self._queue(Job("image", attempt, pixels, *_span(message), message, buffer, None, position), now_seconds)
-
-    def _receive_caption(self, attempt: Attempt, message: Caption, buffer: Buffer, now_seconds: float) -> None:
-        attempt.captions += 1
-        facts: dict[str, Any] = {"text": message.text, "language": message.language, "source": "captions", "words": []}
-        position = f"caption:{attempt.captions}"
-        job = Job("text", attempt, message.text, *_span(message), message, buffer, None, position, facts)
-        self._queue(job, now_seconds)
-
-    def _receive_speech(
-        self, attempt: Attempt, message: Speech, pcm: NDArray[np.int16], buffer: Buffer, now_seconds: float
-    ) -> None:
-        attempt.speech_seconds += sum(end - start for start, end in message.speech)
-        attempt.text_seconds += message.captioned_seconds
-        window = Window(message)
-        if message.transcribe:
-            item = SpeechInput(pcm, None)
-            self._queue(Job("speech", attempt, item, *_span(message), message, buffer, window), now_seconds)
-        if not message.voices:
+            attempt.fail(_failure(kind, *message_span(message), Failure("bad-message", str(error))))
             return
-        least = self._voice_options.min_seconds
-        attempt.voiced_seconds += sum(end - start for start, end in message.speech if end - start >= least)
-        for start, end in voice_windows(message.speech, self._voice_options):
-            first = round((start - message.start_seconds) * SAMPLE_RATE)
-            samples = pcm[first : first + round((end - start) * SAMPLE_RATE)]
-            position = f"{_microseconds(start)}-{_microseconds(end)}"
-            window.pending_voices += 1
-            self._queue(Job("voice", attempt, samples, start, end, message, buffer, window, position), now_seconds)
+        self._queue_all(jobs, now_seconds)
+
+    def _queue_all(self, jobs: list[Job], now_seconds: float) -> None:
+        """All are counted before the first of them may be finished."""
+        for job in jobs:
+            job.attempt.pending += 1
+            if job.buffer is not None:
+                job.buffer.uses += 1
+        for job in jobs:
+            self._queue(job, now_seconds)
 
     def _queue(self, job: Job, now_seconds: float) -> None:
-        job.attempt.pending += 1
-        if job.buffer is not None:
-            job.buffer.uses += 1
         model = self.models[job.role]
         size = len(job.item) + TEXT_OVERHEAD_BYTES if job.role == "text" else model.bytes_of(job.item)
         failure = self._condemned.get(job.id) if self._condemned else None
@@ -246,7 +204,7 @@ class Engine:
 
     def is_idle(self) -> bool:
         """Nothing is queued, no attempt is open, nothing waits to be sent."""
-        return not (len(self.scheduler) or self._attempts or self.outbox)
+        return not (len(self.scheduler) or len(self._attempts) or len(self.outbox))
 
     def next_deadline_seconds(self, now_seconds: float) -> float | None:
         """When something that may run will be ready by age; None when nothing waits."""
@@ -269,23 +227,14 @@ class Engine:
             job.attempt.pending -= 1
             if job.buffer is not None:
                 self._release(job.buffer)
-            self._settle(job.attempt)
+            self._settle(job.attempt.key)
 
     def _queue_texts(self, job: Job, transcript: Transcript, now_seconds: float) -> None:
-        assert job.window is not None
-        for index, segment in enumerate(transcript.segments):
-            if not segment.text.strip():
-                continue
-            start, end = job.start_seconds + segment.start_seconds, job.start_seconds + segment.end_seconds
-            facts = speech_payload(segment, transcript, job.start_seconds)
-            position = f"{_microseconds(job.start_seconds)}:{index}"
-            job.window.pending_texts += 1
-            text = segment.text.strip()
-            text_job = Job("text", job.attempt, text, start, end, job.source, None, job.window, position, facts)
-            self._queue(text_job, now_seconds)
-        if not job.window.pending_texts:
+        jobs = text_jobs(job, transcript)
+        if not jobs:
             reason = "no-words: the speech model heard no words in detected speech"
             job.attempt.add_gap(job.start_seconds, job.end_seconds, reason)
+        self._queue_all(jobs, now_seconds)
 
     def _count_window(self, job: Job, failed: bool) -> None:
         """Coverage: a window's speech counts as text when at least one text came of it and none of them failed."""
@@ -306,7 +255,7 @@ class Engine:
 
     def _fail(self, job: Job, failure: Failure) -> None:
         if isinstance(job.source, Caption):
-            job.attempt.text_seconds -= min(job.end_seconds - job.start_seconds, job.attempt.text_seconds)
+            job.attempt.cues.failed_seconds += job.end_seconds - job.start_seconds
         job.attempt.fail(_failure(job.role, job.start_seconds, job.end_seconds, failure))
 
     def _send_points(self, role: str, done: list[tuple[Job, Any]]) -> None:
@@ -318,10 +267,9 @@ class Engine:
             pairs[0][0].attempt.points[message.collection] += len(pairs)
             self.outbox.put(message, array)
 
-    def _settle(self, attempt: Attempt) -> None:
-        """Send the attempt's result behind its last points."""
-        if attempt.is_finished and self._attempts.get(attempt.key) is attempt:
-            del self._attempts[attempt.key]
+    def _settle(self, key: TaskKey) -> None:
+        """Send the results of sections behind their last points."""
+        for attempt in self._attempts.take_finished(key):
             self.outbox.put(attempt.result())
 
     def _release(self, buffer: Buffer) -> None:
@@ -339,11 +287,3 @@ def _failure(kind: str, start_seconds: float, end_seconds: float, failure: Failu
         code=failure.code,
         message=failure.message,
     )
-
-
-def _span(message: Frame | Speech | Caption) -> tuple[float, float]:
-    return message.start_seconds, message.end_seconds
-
-
-def _microseconds(seconds: float) -> str:
-    return str(round(seconds * 1_000_000))

@@ -1,13 +1,29 @@
-"""What the engine remembers of the work in hand: buffers, jobs, windows of sound, and attempts at tasks. Pure."""
+"""What the engine remembers of the work in hand: buffers, jobs, windows of sound, and attempts at tasks. Pure.
 
-from collections import Counter
+A sound track is long, so its attempt comes in sections, each with a result of its own; an attempt at a frame task is
+one section. `Attempt` is what a section holds; `Attempts` knows which sections of which attempts are in hand.
+"""
+
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from transport.messages import Caption, Frame, Gap, ItemFailure, Speech, TaskEnd, TaskKey, TaskResult, TaskStart
+from transport.messages import (
+    Caption,
+    Checkpoint,
+    Frame,
+    Gap,
+    ItemFailure,
+    Speech,
+    TaskEnd,
+    TaskKey,
+    TaskResult,
+    TaskStart,
+)
 
-MAX_FAILURES = 200  # named one by one for each attempt; more are counted together, so that memory stays bounded
+MAX_FAILURES = 200  # named one by one for each section; more are counted together, so that memory stays bounded
+MAX_ABORTED = 1000  # remembered, so that their late messages are dropped; far more than can be under way
 
 
 @dataclass(slots=True)
@@ -31,20 +47,30 @@ class Window:
 
 
 @dataclass(slots=True)
+class Cues:
+    """The caption cues of an attempt. All its sections share it: a cue may cover speech of a later one."""
+
+    count: int = 0  # numbers them: part of the ids of their points
+    failed_seconds: float = 0.0  # of cues that got no vectors, as far as no section's coverage was lowered by it yet
+
+
+@dataclass(slots=True)
 class Attempt:
-    """One attempt at one task, from its TaskStart to its TaskResult."""
+    """One section of an attempt at a task, up to its TaskResult."""
 
     start: TaskStart
-    end: TaskEnd | None = None
+    section: int = 0
+    cues: Cues = field(default_factory=Cues)
+    end: Checkpoint | TaskEnd | None = None
     received: int = 0
     pending: int = 0  # jobs not finished yet
-    captions: int = 0
     points: Counter[str] = field(default_factory=Counter)
     failures: list[ItemFailure] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)  # of the engine's own finding, beside the decoder's
     left_out: int = 0  # failures and gaps beyond what is named one by one
     speech_seconds: float = 0.0
-    text_seconds: float = 0.0
+    captioned_seconds: float = 0.0  # … of it, covered by caption cues
+    text_seconds: float = 0.0  # … of it, transcribed
     voiced_seconds: float = 0.0
     voice_seconds: float = 0.0
     oom_events: int = 0
@@ -77,7 +103,7 @@ class Attempt:
             self.left_out += 1
 
     def result(self) -> TaskResult:
-        """What became of the attempt's items."""
+        """What became of the section's items. Asked for once, in the order of sections."""
         assert self.end is not None
         notes = self.end.notes
         if self.left_out:
@@ -89,12 +115,74 @@ class Attempt:
             failures=tuple(self.failures),
             notes=notes,
             speech_seconds=self.speech_seconds,
-            text_seconds=min(self.text_seconds, self.speech_seconds),
+            text_seconds=min(self.text_seconds + self._captioned_seconds(), self.speech_seconds),
             voiced_seconds=self.voiced_seconds,
             voice_seconds=min(self.voice_seconds, self.voiced_seconds),
             oom_events=self.oom_events,
             batch_splits=self.batch_splits,
+            section=self.section,
+            resume=self.end.resume if isinstance(self.end, Checkpoint) else None,
         )
+
+    def _captioned_seconds(self) -> float:
+        """Speech that cues cover, less what those cover that failed. Which of it that is, nobody remembers."""
+        failed_seconds = min(self.cues.failed_seconds, self.captioned_seconds)
+        self.cues.failed_seconds -= failed_seconds
+        return self.captioned_seconds - failed_seconds
+
+
+class Attempts:
+    """The sections in hand, of all attempts. The last of an attempt takes its items; the first gives the next result.
+
+    Messages of an attempt may arrive after it was aborted, even its first, for the abort comes by another socket.
+    """
+
+    def __init__(self) -> None:
+        self._sections: dict[TaskKey, deque[Attempt]] = {}
+        self._aborted: deque[TaskKey] = deque(maxlen=MAX_ABORTED)
+
+    def __len__(self) -> int:
+        return len(self._sections)
+
+    @property
+    def are_ended(self) -> bool:
+        """Whether no attempt will bring more items."""
+        return all(isinstance(sections[-1].end, TaskEnd) for sections in self._sections.values())
+
+    def start(self, message: TaskStart) -> None:
+        """Begin an attempt with its first section."""
+        if message.key not in self._aborted:
+            self._sections[message.key] = deque([Attempt(message, message.section)])
+
+    def current(self, key: TaskKey) -> Attempt | None:
+        """The section that takes items now; None for an attempt that is unknown, aborted or at its end."""
+        sections = self._sections.get(key)
+        return sections[-1] if sections is not None and sections[-1].end is None else None
+
+    def close(self, end: Checkpoint | TaskEnd) -> None:
+        """All items of the current section were sent; a checkpoint opens the next."""
+        attempt = self.current(end.key)
+        if attempt is None:
+            return
+        attempt.end = end
+        if isinstance(end, Checkpoint):
+            attempt.section = end.resume.section - 1
+            self._sections[end.key].append(Attempt(attempt.start, end.resume.section, attempt.cues))
+
+    def abort(self, key: TaskKey) -> None:
+        """Forget all sections of an attempt, and whatever may still come of it."""
+        self._aborted.append(key)
+        self._sections.pop(key, None)
+
+    def take_finished(self, key: TaskKey) -> list[Attempt]:
+        """Sections that are finished, as far as all before them are: they are in hand no more."""
+        sections = self._sections.get(key)
+        finished: list[Attempt] = []
+        while sections and sections[0].is_finished:
+            finished.append(sections.popleft())
+        if sections is not None and not sections:
+            del self._sections[key]
+        return finished
 
 
 class ItemId(NamedTuple):
@@ -143,3 +231,8 @@ def _joined(first: ItemFailure, second: ItemFailure) -> ItemFailure:
         code=first.code,
         message=first.message,
     )
+
+
+def microseconds(seconds: float) -> str:
+    """A time as part of an id."""
+    return str(round(seconds * 1_000_000))
