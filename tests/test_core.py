@@ -13,8 +13,11 @@ from tests.fakes import DIMENSION, FakeModel, fake_models
 from tests.runners import engine_for, runner_for
 from transport.codec import as_array, encode, spec_of
 from transport.messages import (
+    AudioResume,
     Caption,
+    Checkpoint,
     Frame,
+    Gap,
     Message,
     Points,
     Speech,
@@ -38,6 +41,7 @@ class Harness:
         self.sent_bytes = 0
         self.now = 0.0
         self.items: dict[TaskKey, int] = {}
+        self.log: list[Points | TaskResult] = []  # what the consumer would have received, in order
 
     def send(self, message: Message, array: Any = None) -> None:
         payload = memoryview(array.tobytes()) if array is not None else None
@@ -45,20 +49,27 @@ class Harness:
         self.sent_bytes += cost
         self.engine.receive(b"decoder", message, payload, cost, self.now)
 
-    def start(self, key: TaskKey = KEY) -> None:
+    def start(self, key: TaskKey = KEY, section: int = 0) -> None:
         self.items[key] = 0
-        self.send(TaskStart(key=key, video_id=f"video-{key.task_id}", shown_path="a.mp4"))
+        self.send(TaskStart(key=key, video_id=f"video-{key.task_id}", shown_path="a.mp4", section=section))
 
     def frame(self, at: float, key: TaskKey = KEY) -> None:
         pixels = np.full((2, 2, 3), int(at) % 256, dtype=np.uint8)
         self.items[key] += 1
         self.send(Frame(key=key, start_seconds=at, end_seconds=at + 1, array=spec_of(pixels)), pixels)
 
-    def speech(self, start: float, end: float, speech: tuple[tuple[float, float], ...], captioned: float = 0.0) -> None:
+    def speech(
+        self,
+        start: float,
+        end: float,
+        speech: tuple[tuple[float, float], ...],
+        captioned: float = 0.0,
+        key: TaskKey = KEY,
+    ) -> None:
         pcm = np.zeros(round((end - start) * 16_000), dtype=np.int16)
-        self.items[KEY] += 1
+        self.items[key] += 1
         message = Speech(
-            key=KEY,
+            key=key,
             start_seconds=start,
             end_seconds=end,
             speech=speech,
@@ -68,6 +79,16 @@ class Harness:
             array=spec_of(pcm),
         )
         self.send(message, pcm)
+
+    def caption(self, start: float, end: float, text: str) -> None:
+        self.items[KEY] += 1
+        self.send(Caption(key=KEY, start_seconds=start, end_seconds=end, text=text, language="en"))
+
+    def checkpoint(self, section: int, seconds: float, key: TaskKey = KEY, **more: Any) -> None:
+        """The section of this number ends here."""
+        resume = AudioResume(section=section + 1, seconds=seconds, state=b"state")
+        self.send(Checkpoint(key=key, items=self.items[key], gaps=more.get("gaps", ()), resume=resume))
+        self.items[key] = 0
 
     def end(self, key: TaskKey = KEY) -> None:
         self.send(TaskEnd(key=key, items=self.items[key], gaps=()))
@@ -82,6 +103,7 @@ class Harness:
         while True:
             while (outgoing := self.engine.outbox.take()) is not None:
                 message = decoder.decode(outgoing.header)
+                self.log.append(message)
                 if isinstance(message, Points):
                     points.append((message, as_array(message.array, outgoing.array.tobytes())))  # type: ignore[union-attr]
                 else:
@@ -168,8 +190,7 @@ def test_windows_of_several_videos_share_a_batch() -> None:
 def test_captions_become_texts_that_say_so() -> None:
     harness = Harness()
     harness.start()
-    harness.items[KEY] += 1
-    harness.send(Caption(key=KEY, start_seconds=1.0, end_seconds=3.0, text="Hello there", language="en"))
+    harness.caption(1.0, 3.0, "Hello there")
     harness.speech(0.0, 4.0, ((1.0, 3.0),), captioned=2.0)
     harness.end()
     points, (result,) = harness.run()
@@ -286,6 +307,192 @@ def test_a_full_outbox_stops_the_models() -> None:
     assert not harness.engine.step(100.0)
     harness.engine.outbox.held_bytes = 0
     assert harness.engine.step(100.0)
+
+
+# --- sections ---------------------------------------------------------------------------------------------------------
+
+
+def sections_of(results: list[TaskResult]) -> list[tuple[int, float | None]]:
+    return [(result.section, result.resume.seconds if result.resume else None) for result in results]
+
+
+def test_each_section_of_a_sound_track_has_a_result_of_its_own_things_alone() -> None:
+    harness = Harness()
+    harness.start()
+    harness.speech(0.0, 4.0, ((0.0, 4.0),))
+    harness.checkpoint(0, 5.0, gaps=(Gap(start_seconds=4.0, end_seconds=5.0, reason="damaged: test"),))
+    harness.speech(10.0, 13.0, ((10.0, 12.0),))
+    harness.checkpoint(1, 15.0)
+    harness.end()
+    points, results = harness.run()
+    assert sections_of(results) == [(0, 5.0), (1, 15.0), (2, None)]
+    assert [result.points.get("speech", 0) for result in results] == [4, 3, 0]
+    assert [result.speech_seconds for result in results] == [4.0, 2.0, 0.0]
+    assert [result.text_seconds for result in results] == [4.0, 2.0, 0.0]
+    assert [len(result.gaps) for result in results] == [1, 0, 0]
+    assert len(set(ids_of(points, "speech"))) == 7
+    assert harness.engine.is_idle()
+    assert sum(cost for _, cost in harness.engine.released) == harness.sent_bytes
+
+
+def test_a_section_that_is_done_first_waits_for_the_one_before_it() -> None:
+    harness = Harness()
+    harness.start()
+    harness.speech(0.0, 4.0, ((0.0, 4.0),))
+    harness.checkpoint(0, 5.0)
+    harness.checkpoint(1, 6.0)
+    harness.end()
+    assert len(harness.engine.outbox) == 0, "sections 1 and 2 are empty, and section 0 is not done"
+    _, results = harness.run()
+    assert sections_of(results) == [(0, 5.0), (1, 6.0), (2, None)]
+
+
+def test_the_result_of_a_section_leaves_before_the_attempt_has_ended() -> None:
+    harness = Harness()
+    harness.start()
+    harness.speech(0.0, 4.0, ((0.0, 4.0),))
+    harness.checkpoint(0, 5.0)
+    _, results = harness.run()
+    assert sections_of(results) == [(0, 5.0)]
+    assert not harness.engine.is_idle()
+
+
+def test_an_attempt_that_goes_on_in_the_middle_counts_its_sections_from_there() -> None:
+    harness = Harness()
+    harness.start(section=3)
+    harness.speech(40.0, 41.0, ((40.0, 41.0),))
+    harness.checkpoint(3, 42.0)
+    harness.end()
+    other = TaskKey(2, 1)
+    harness.start(other, section=7)
+    harness.end(other)
+    _, results = harness.run()
+    assert {key: sections_of([r for r in results if r.key == key]) for key in (KEY, other)} == {
+        KEY: [(3, 42.0), (4, None)],
+        other: [(7, None)],
+    }
+
+
+def test_a_failure_is_told_by_the_section_it_happened_in_alone() -> None:
+    def fault(batch: Sequence[Any]) -> None:
+        if any(len(item.pcm) == 2 * 16_000 for item in batch):
+            raise ValueError("cannot transcribe")
+
+    harness = Harness(speech=fault)
+    harness.start()
+    for number, seconds in enumerate((3.0, 2.0, 4.0)):
+        harness.speech(10.0 * number, 10.0 * number + seconds, ((10.0 * number, 10.0 * number + seconds),))
+        harness.checkpoint(number, 10.0 * (number + 1))
+    harness.end()
+    _, results = harness.run()
+    assert [len(result.failures) for result in results] == [0, 1, 0, 0]
+    assert [result.text_seconds for result in results] == [3.0, 0.0, 4.0, 0.0]
+
+
+def test_an_abort_drops_every_open_section() -> None:
+    harness = Harness()
+    harness.start()
+    harness.speech(0.0, 4.0, ((0.0, 4.0),))
+    harness.checkpoint(0, 5.0)
+    harness.speech(10.0, 13.0, ((10.0, 12.0),))
+    harness.engine.abort(KEY)
+    harness.checkpoint(1, 15.0)
+    harness.end()
+    _, results = harness.run()
+    assert results == []
+    assert harness.engine.is_idle()
+    assert sum(cost for _, cost in harness.engine.released) == harness.sent_bytes
+
+
+def test_cues_are_numbered_through_all_sections() -> None:
+    ids: list[list[str]] = []
+    for cuts in ((), (1,), (0, 1, 2)):
+        harness = Harness()
+        harness.start()
+        section = 0
+        for number in range(4):
+            harness.caption(float(number), number + 1.0, "Hello")
+            if number in cuts:
+                harness.checkpoint(section, number + 1.0)
+                section += 1
+        harness.end()
+        points, _ = harness.run()
+        ids.append(sorted(ids_of(points, "speech")))
+    assert len(set(ids[0])) == 4
+    assert ids[0] == ids[1] == ids[2]
+
+
+def test_a_cue_that_fails_lowers_the_coverage_of_the_section_whose_speech_it_covers() -> None:
+    def fault(batch: Sequence[Any]) -> None:
+        if "unspeakable" in batch:
+            raise ValueError("cannot embed")
+
+    harness = Harness(text=fault)
+    harness.start()
+    harness.caption(1.0, 2.0, "fine")
+    harness.caption(21.0, 23.0, "unspeakable")
+    harness.checkpoint(0, 0.0)
+    harness.speech(20.0, 24.0, ((20.0, 24.0),), captioned=3.0)
+    harness.end()
+    _, results = harness.run()
+    assert [result.text_seconds for result in results] == [0.0, 1.0]
+    assert [len(result.failures) for result in results] == [1, 0]
+
+
+def assert_points_come_first(log: list[Points | TaskResult], key: TaskKey) -> None:
+    """Before the result of a section at least its points and those of all before it have come."""
+    came = promised = 0
+    for message in log:
+        if message.key != key:
+            continue
+        if isinstance(message, Points):
+            came += len(message.ids)
+        else:
+            promised += sum(message.points.values())
+            assert came >= promised
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 5)), max_size=4), min_size=1, max_size=5),
+    st.integers(1, 4),
+    st.integers(0, 3),
+)
+def test_results_of_sections_come_in_order_behind_their_points(
+    sections: list[list[tuple[int, int]]], memory: int, first: int
+) -> None:
+    """Two sound tracks, interleaved, on models that can hold few items, so that windows finish out of order."""
+
+    def fault(batch: Sequence[Any]) -> None:
+        if len(batch) > memory:
+            raise RuntimeError("CUDA failed with error out of memory")
+
+    harness = Harness(EngineOptions(speech_batch=2, text_batch=2), speech=fault, text=fault, voice=fault)
+    keys = [TaskKey(0, 0), TaskKey(1, 0)]
+    for key in keys:
+        harness.start(key, section=first)
+    at = 0.0
+    for number, windows in enumerate(sections):
+        for video, seconds in windows:
+            harness.speech(at, at + seconds, ((at, at + seconds),), key=keys[video])
+            at += 10.0
+        for key in keys:
+            harness.checkpoint(first + number, at, key)
+    for key in keys:
+        harness.end(key)
+    points, results = harness.run()
+    for key, video in zip(keys, (0, 1), strict=True):
+        mine = [result for result in results if result.key == key]
+        assert [result.section for result in mine] == list(range(first, first + len(sections) + 1))
+        assert [result.resume is None for result in mine] == [False] * len(sections) + [True]
+        wanted = [sum(seconds for each, seconds in windows if each == video) for windows in sections]
+        assert [result.points.get("speech", 0) for result in mine] == [*wanted, 0]
+        assert_points_come_first(harness.log, key)
+    assert len(ids_of(points, "speech")) == sum(seconds for windows in sections for _, seconds in windows)
+    assert sum(cost for _, cost in harness.engine.released) == harness.sent_bytes
+
+
+# --- whatever goes wrong ----------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)
