@@ -28,7 +28,7 @@ def ask(config: Config, request: Request, timeout_seconds: float = ANSWER_SECOND
 
     Raises:
         SluiceError: what the daemon answered instead; or it said nothing in time, or ended.
-        ConfigError: the request is too long.
+        ConfigError: the same, where the request or a setting is wrong; or the request is too long.
     """
     presence = find(config)
     if presence is None:
@@ -67,7 +67,7 @@ def _wait(socket: "zmq.Socket[bytes]", config: Config, presence: Presence, timeo
 def _body_of(encoded: bytes) -> dict[str, Any]:
     answer = msgspec.msgpack.decode(encoded, type=Answer)
     if answer.body is None:
-        raise SluiceError(answer.code, answer.message)
+        raise (ConfigError if answer.usage else SluiceError)(answer.code, answer.message)
     return answer.body
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import zmq
 
+from engine.errors import ConfigError
 from stages.errors import SluiceError
 from transport.codec import encode
 from transport.requests import MAX_REQUEST_BYTES, Answer, Request
@@ -59,7 +60,8 @@ class FrontDesk:
         """Answer a request that `take` gave. A client that is gone, or does not read, loses its answer silently."""
         self._open.discard(client)
         if isinstance(result, SluiceError):
-            self._send(client, Answer(body=None, code=result.code, message=result.message))
+            usage = isinstance(result, ConfigError)
+            self._send(client, Answer(body=None, code=result.code, message=result.message, usage=usage))
         else:
             self._send(client, Answer(body=result))
 

@@ -9,12 +9,11 @@ from typing import Any, cast
 
 from engine.config import Config
 from engine.errors import ConfigError
+from engine.search_flow import ROLE_OF, collections_of, shown_hit
 from stages.base import Identity, Role, Vector
 from stages.qdrant import open_store
-from stages.registry import identify, resolve
+from stages.registry import configured, identify, resolve
 from stages.store import FRAMES, SPEECH, VOICES, Filter, Hit, Store
-
-KIND_OF = {"frames": "frame", "speech": "speech"}
 
 
 def search(
@@ -31,17 +30,17 @@ def search(
     Raises:
         SluiceError: a model or the store cannot be had.
     """
+    names = collections_of(within, {role for role, _ in configured(config.models)})
     store = open_store(config.store, os.environ.get(config.store.api_key_env), read_only=True)
     try:
         hits: list[Hit] = []
-        if within in ("frames", "all") and _is_on(config, "image", within):
-            hits += _hits(store, config, FRAMES, "image", query, limit, speaker)
-        if within in ("speech", "all") and _is_on(config, "text", within):
-            hits += _hits(store, config, SPEECH, "text", query, limit, speaker, query if hybrid else None)
+        for name in names:
+            words = query if hybrid and name == SPEECH else None
+            hits += _hits(store, config, name, ROLE_OF[name], query, limit, speaker, words)
     finally:
         store.close()
     # Scores of two models are on two scales: all shows the kinds one after the other, each in its own order.
-    return {"query": query, "hits": [_shown_hit(hit) for hit in hits]}
+    return {"query": query, "hits": [shown_hit(hit.collection, hit.score, hit.payload) for hit in hits]}
 
 
 def _hits(
@@ -72,13 +71,6 @@ def _hits(
     return store.search(collection, role, vector, limit, Filter(model=label, speaker=speaker), text=words)
 
 
-def _is_on(config: Config, role: str, within: str) -> bool:
-    on: bool = getattr(config.models, role) != "off"
-    if not on and within != "all":
-        raise ConfigError("model-off", f'models.{role} = "off": there is nothing to search {within} with')
-    return on
-
-
 def _image_query(path: Path, identity: Identity, query: str) -> Vector:
     from stages.image_model import ImageModel
 
@@ -93,21 +85,6 @@ def _text_query(path: Path, identity: Identity, query: str) -> Vector:
 
 
 _QUERY_VECTOR = {"image": _image_query, "text": _text_query}
-
-
-def _shown_hit(hit: Hit) -> dict[str, Any]:
-    facts = hit.payload
-    return {
-        "score": round(hit.score, 6),
-        "kind": KIND_OF[hit.collection],
-        "video_id": facts["video_id"],
-        "path": facts["path"],
-        "start_seconds": facts["start_seconds"],
-        "end_seconds": facts["end_seconds"],
-        "text": facts.get("text"),
-        "source": facts.get("source"),
-        "speaker": facts.get("speaker"),
-    }
 
 
 def all_points(config: Config, collection: str | None, with_vectors: bool) -> Iterator[dict[str, Any]]:

@@ -214,6 +214,11 @@ def test_a_command_gets_the_body_or_the_error(config: Config, desk: FrontDesk, e
         error = asking.ended()
         assert isinstance(error, SluiceError)
         assert (error.code, error.message) == ("model-off", "models.image is off")
+        assert not isinstance(error, ConfigError)
+        asking = Asking(config, StatusRequest())
+        ((name, _),) = taken(desk)
+        desk.answer(name, ConfigError("bad-query", "the query is empty"))
+        assert isinstance(asking.ended(), ConfigError), "wrong use stays wrong use on its way through the daemon"
 
 
 def test_a_daemon_that_ends_before_it_answers_is_noticed(config: Config, desk: FrontDesk, endpoint: str) -> None:

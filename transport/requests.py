@@ -56,6 +56,7 @@ class Answer(Message, frozen=True):
     body: dict[str, Any] | None  # None: it failed, and `code` and `message` say why
     code: str = ""
     message: str = ""
+    usage: bool = False  # the request itself, or a setting, is wrong: the command exits with 2
 
 
 Request = StatusRequest | SearchRequest | RetryRequest | ForgetRequest
