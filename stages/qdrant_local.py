@@ -18,7 +18,6 @@ from stages.errors import StoreError, StoreUnavailable
 from stages.qdrant_local_values import damaged, edge_errors, from_edge, to_edge, to_filter, to_query
 from stages.qdrant_text import query_vector
 from stages.store import (
-    FLOAT_FIELDS,
     SPARSE_VECTOR,
     CollectionSpec,
     Filter,
@@ -206,7 +205,7 @@ def _make_shard(path: Path, spec: CollectionSpec) -> None:
     shard = edge.EdgeShard.create(str(path), _config(spec))
     for name in spec.keywords:
         shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))
-    for name in FLOAT_FIELDS:
+    for name in spec.floats:
         shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Float))
     shard.flush()
     shard.close()

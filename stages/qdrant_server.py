@@ -17,7 +17,6 @@ from stages.options import StoreOptions
 from stages.qdrant_server_values import from_record, to_filter, to_query, to_struct, vector_params
 from stages.qdrant_text import query_vector
 from stages.store import (
-    FLOAT_FIELDS,
     SPARSE_VECTOR,
     CollectionSpec,
     Filter,
@@ -79,7 +78,7 @@ class ServerStore:
     def _index(self, spec: CollectionSpec, info: models.CollectionInfo) -> None:
         """Make the payload indexes that are not there: all of a new collection, or those a crash left out."""
         fields = dict.fromkeys(spec.keywords, models.PayloadSchemaType.KEYWORD)
-        fields |= dict.fromkeys(FLOAT_FIELDS, models.PayloadSchemaType.FLOAT)
+        fields |= dict.fromkeys(spec.floats, models.PayloadSchemaType.FLOAT)
         for field_name in fields.keys() - info.payload_schema.keys() if not self._read_only else ():
             with self._errors():
                 self._client.create_payload_index(self._name(spec.name), field_name, fields[field_name], wait=True)

@@ -6,7 +6,7 @@ No Qdrant library is imported here. docs/store.md describes the schema and the g
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ Vector = Sequence[float] | NDArray[np.floating[Any]]  # [dimension], finite; sto
 FRAMES = "frames"
 SPEECH = "speech"
 VOICES = "voices"
+VIDEOS = "videos"  # one record for each indexed video: not searched, and no result of any model
+COLLECTIONS = (FRAMES, SPEECH, VOICES, VIDEOS)
 SPARSE_VECTOR = "bm25"
 KEYWORD_FIELDS = ("video_id", "model", "speaker", "language")  # payload fields with a keyword index
 FLOAT_FIELDS = ("start_seconds",)  # payload fields with a float index
@@ -40,10 +42,11 @@ def point_id(video_id: str, kind: str, model: str, position: str | int) -> str:
 class CollectionSpec:
     """What a collection holds. All vectors are compared by cosine."""
 
-    name: str  # without the prefix: frames | speech | voices
+    name: str  # without the prefix: frames | speech | voices | videos
     vectors: Mapping[str, int]  # vector name → dimension
     sparse: bool = False  # also a sparse BM25 vector, made from payload["text"]
     keywords: tuple[str, ...] = KEYWORD_FIELDS  # indexed payload fields; each costs about 1 ms an embedded flush
+    floats: tuple[str, ...] = FLOAT_FIELDS
 
 
 def frames_spec(dimension: int) -> CollectionSpec:
@@ -59,6 +62,11 @@ def speech_spec(dimension: int) -> CollectionSpec:
 def voices_spec(dimension: int) -> CollectionSpec:
     """Voice windows."""
     return CollectionSpec(VOICES, {"voice": dimension}, keywords=("video_id", "model", "speaker"))
+
+
+def videos_spec() -> CollectionSpec:
+    """Records of videos. They have no vector; Edge makes no collection without any, so a sparse one stays empty."""
+    return CollectionSpec(VIDEOS, {}, sparse=True, keywords=("video_id",), floats=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,26 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release everything; the store is of no use afterwards. Closing twice is harmless."""
+
+
+class StoredVideo(NamedTuple):
+    """What the store notes of an indexed video, so that a lost ledger can be rebuilt from it."""
+
+    video_id: str
+    fingerprint: str  # of the models and settings it was indexed with
+    path: str  # as it was shown last
+    report: str  # its row of the report, as JSON; the path in it is the one it was indexed from
+
+
+def video_point(video: StoredVideo) -> StoredPoint:
+    """The record as a point of the collection `videos`. The same video and fingerprint give the same id."""
+    return StoredPoint(point_id(video.video_id, "video", video.fingerprint, 0), VIDEOS, video._asdict())
+
+
+def stored_videos(store: Store) -> Iterator[StoredVideo]:
+    """Every record of an indexed video; none from a store that an older version made. Raises StoreError."""
+    for point in store.scroll(VIDEOS, with_vectors=False):
+        yield StoredVideo(**{name: point.payload[name] for name in StoredVideo._fields})
 
 
 def check_vectors(collection: str, points: Sequence[StoredPoint]) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class StoreDirectory:
             raise StoreError("store-missing", f"there is no store in {self.path}: ingest first, or set store.path")
         if not marked:
             self._make()
-        self._lock_descriptor = _take_lock(self.path)
+        self._lock_descriptor = take_lock(self.path)
         with ExitStack() as undo:
             undo.callback(self.close)  # gives the lock back, whatever stops us here
             self._check_mark() if marked else self._write_mark()
@@ -113,8 +114,15 @@ class StoreDirectory:
             )
 
 
-def _take_lock(path: Path) -> int:
-    """Descriptor of the lock file, locked. The kernel frees the lock when the process ends, however it ends."""
+def locked_error(path: Path, owner: str) -> StoreError:
+    return StoreError("store-locked", f"the store in {path} is in use by {owner}: stop it, or use another store.path")
+
+
+def take_lock(path: Path, taken: Callable[[Path, str], Exception] = locked_error) -> int:
+    """Descriptor of the lock file in a directory, locked. The kernel frees it when the process ends, however it ends.
+
+    Raises what `taken` makes of the path and of the owner's name; OSError.
+    """
     descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,15 +131,11 @@ def _take_lock(path: Path) -> int:
     except BlockingIOError as error:
         owner = os.pread(descriptor, 1000, 0).decode(errors="replace") or "another process"
         os.close(descriptor)
-        raise locked_error(path, owner) from error
+        raise taken(path, owner) from error
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def locked_error(path: Path, owner: str) -> StoreError:
-    return StoreError("store-locked", f"the store in {path} is in use by {owner}: stop it, or use another store.path")
 
 
 def full_error(path: Path) -> StoreUnavailable:

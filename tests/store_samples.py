@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from stages.errors import StoreError
-from stages.store import StoredPoint, frames_spec, point_id, speech_spec, voices_spec
+from stages.store import StoredPoint, frames_spec, point_id, speech_spec, videos_spec, voices_spec
 
 DIMENSION = 16
-SPECS = [frames_spec(DIMENSION), speech_spec(DIMENSION), voices_spec(8)]
+SPECS = [frames_spec(DIMENSION), speech_spec(DIMENSION), voices_spec(8), videos_spec()]
 TEXTS = ["the quick brown fox", "a ferry to Zanzibar leaves at noon", "noon is when the fox sleeps"]
 
 

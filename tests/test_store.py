@@ -15,7 +15,17 @@ import pytest
 from stages.errors import StoreError
 from stages.options import StoreOptions
 from stages.qdrant import open_store
-from stages.store import Filter, Store, StoredPoint, frames_spec, point_id, speech_spec
+from stages.store import (
+    Filter,
+    Store,
+    StoredPoint,
+    StoredVideo,
+    frames_spec,
+    point_id,
+    speech_spec,
+    stored_videos,
+    video_point,
+)
 from tests.qdrant_loopback import LoopbackQdrant, fast_disk
 from tests.store_samples import DIMENSION, SPECS, TEXTS, code_of, frames, normalised, speech, vectors
 
@@ -276,6 +286,27 @@ def test_what_is_written_is_there_after_reopening(opener: Opener) -> None:
     second.ensure(SPECS)
     assert [hit.payload["text"] for hit in second.search("speech", "text", vectors(1)[0], 1, text="zanzibar")]
     assert second.count("speech") == 3
+
+
+def test_records_of_videos_come_back_and_their_path_can_be_changed(store: Store) -> None:
+    one, two = (StoredVideo(name, "fingerprint", f"/films/{name}.mp4", '{"status": "indexed"}') for name in "ab")
+    store.upsert("videos", [video_point(one), video_point(two)])
+    store.upsert("videos", [video_point(one)])
+    store.set_payload("videos", Filter(video_id="a"), {"path": "/moved.mp4"})
+    assert sorted(stored_videos(store)) == [one._replace(path="/moved.mp4"), two]
+    store.delete("videos", Filter(video_id="b"))
+    assert [video.video_id for video in stored_videos(store)] == ["a"]
+
+
+def test_a_store_of_an_older_version_gets_its_records_later(opener: Opener) -> None:
+    store = opener()
+    store.ensure(SPECS[:3])
+    store.upsert("frames", frames(3))
+    assert list(stored_videos(store)) == []
+    store.ensure(SPECS)
+    store.upsert("videos", [video_point(StoredVideo("a", "f", "/a.mp4", "{}"))])
+    assert len(list(stored_videos(store))) == 1
+    assert store.count("frames") == 3
 
 
 def test_another_vector_size_is_refused_and_nothing_is_harmed(opener: Opener) -> None:
