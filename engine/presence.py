@@ -17,6 +17,7 @@ import msgspec
 
 from engine.config import Config
 from engine.errors import StartError
+from engine.locks import Held, Lock, hold
 
 LOCK_NAME = "daemon.lock"
 CARD_NAME = "daemon.json"
@@ -60,7 +61,7 @@ def announce(config: Config, endpoint: str) -> Iterator[Presence]:
     with contextlib.ExitStack() as held:
         try:
             state.mkdir(parents=True, exist_ok=True)
-            held.enter_context(_locked(state, presence))
+            held.enter_context(_locked(state))
             _write_card(state / CARD_NAME, presence)
         except OSError as error:
             raise StartError(
@@ -82,34 +83,17 @@ def find(config: Config) -> Presence | None:
     return presence if alive and same_store else None
 
 
-@contextlib.contextmanager
-def _locked(state: Path, presence: Presence) -> Iterator[None]:
-    descriptor = os.open(state / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not _try_to_lock(descriptor):
-            holder = os.pread(descriptor, 4096, 0).decode(errors="replace").strip() or "another process"
-            raise StartError(
-                "already-running", f"a daemon, {holder}, holds run.state {state}: stop it, or set another run.state"
-            )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _name(presence).encode(errors="replace"), 0)
-        yield
-    finally:
-        os.close(descriptor)  # the file stays: removing it would race with the next daemon
-
-
-def _name(presence: Presence) -> str:
-    return f"process {presence.pid} ({presence.command}), store {presence.store}"
-
-
-def _try_to_lock(descriptor: int) -> bool:
+def _locked(state: Path) -> Lock:
     for attempt in range(TRIES):
-        if attempt:
-            time.sleep(PAUSE_SECONDS)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    return False
+        time.sleep(PAUSE_SECONDS if attempt else 0)
+        try:
+            return hold(state / LOCK_NAME, f"run.state {state}")
+        except Held as error:
+            held = error
+            if held.code != "held":
+                break
+    code = "already-running" if held.code == "held" else "run-state"
+    raise StartError(code, f"{held.message}, or set another run.state") from held
 
 
 def _is_locked(lock: Path) -> bool:
