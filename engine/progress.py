@@ -9,45 +9,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from engine.pace import Rates, media_progress, share_done
 from engine.report import Peaks
 from engine.tasks import Board
-from engine.videos import VideoJob
 
 MAX_ROWS = 8  # videos shown at once
 PLAIN_SECONDS = 10.0  # between plain progress lines
-
-
-class Rates:
-    """Media seconds done against wall time. Pure; time is passed in."""
-
-    def __init__(self, started_seconds: float) -> None:
-        self._started = started_seconds
-        self.finished_media_seconds = 0.0
-
-    def hours_per_hour(self, done_seconds: float, now_seconds: float) -> float:
-        """Hours of media done in an hour of wall time, so far."""
-        elapsed = now_seconds - self._started
-        return done_seconds / elapsed if elapsed > 0 else 0.0
-
-    def eta_seconds(self, done_seconds: float, total_seconds: float, now_seconds: float) -> float | None:
-        """Until all that is known is done, at the rate so far; None before there is a rate."""
-        rate = self.hours_per_hour(done_seconds, now_seconds)
-        return max(total_seconds - done_seconds, 0.0) / rate if rate > 0 else None
-
-
-def media_progress(jobs: list[VideoJob], finished_media_seconds: float) -> tuple[float, float]:
-    """(done, total) media seconds of all videos opened so far. Frames and sound weigh by their length."""
-    done = total = finished_media_seconds
-    for job in jobs:
-        length = job.duration_seconds or 0.0
-        done += length * share_done(job)
-        total += length
-    return done, total
-
-
-def share_done(job: VideoJob) -> float:
-    """How much of a video's work is done, 0 to 1."""
-    return min(job.done_seconds / job.total_seconds, 1.0) if job.total_seconds else 0.0
 
 
 def clock(seconds: float | None) -> str:

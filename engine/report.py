@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,6 +31,16 @@ def added(past: EngineStats, present: EngineStats) -> EngineStats:
     return _combined(past, msgspec.structs.replace(present, models={**past.models, **models}))
 
 
+def following(past: ConsumerStats, present: ConsumerStats) -> ConsumerStats:
+    """The statistics of several consumers, one after the other, as if they were one."""
+    return msgspec.structs.replace(
+        present,
+        points=past.points + present.points,
+        retries=past.retries + present.retries,
+        peak_rss_bytes=max(past.peak_rss_bytes, present.peak_rss_bytes),
+    )
+
+
 StatsT = TypeVar("StatsT", EngineStats, ModelStats)
 
 
@@ -52,9 +63,11 @@ class Peaks:
     )
     device_bytes: int = 0
     engine: EngineStats | None = None  # the latest, with what its predecessors had counted
-    consumer: ConsumerStats | None = None
+    consumer: ConsumerStats | None = None  # the latest, with what its predecessors had counted
     engine_restarts: int = 0
     past_engines: EngineStats | None = None
+    past_consumers: ConsumerStats | None = None
+    latest_rss_bytes: dict[str, int] = field(default_factory=dict)  # by name of the child: "engine", "decoder 0", …
 
     def see(self, stats: EngineStats | ConsumerStats | DecoderStats) -> None:
         """Take one message of statistics."""
@@ -62,20 +75,25 @@ class Peaks:
             case EngineStats():
                 self.engine = stats if self.past_engines is None else added(self.past_engines, stats)
                 self.device_bytes = max(self.device_bytes, stats.peak_device_bytes)
-                self._raise("engine", stats.peak_rss_bytes)
+                self._resident("engine", "engine", stats)
             case ConsumerStats():
-                self.consumer = stats
-                self._raise("consumer", stats.peak_rss_bytes)
-            case DecoderStats():
-                self._raise("decoder", stats.peak_rss_bytes)
+                self.consumer = stats if self.past_consumers is None else following(self.past_consumers, stats)
+                self._resident("consumer", "consumer", stats)
+            case DecoderStats(index=index):
+                self._resident("decoder", f"decoder {index}", stats)
 
     def engine_restarted(self) -> None:
         """What comes from now on is of another engine, which counts from zero."""
         self.engine_restarts += 1
         self.past_engines = self.engine
 
-    def _raise(self, role: str, rss_bytes: int) -> None:
-        self.rss_bytes[role] = max(self.rss_bytes[role], rss_bytes)
+    def consumer_restarted(self) -> None:
+        """The same, for the consumer."""
+        self.past_consumers = self.consumer
+
+    def _resident(self, role: str, name: str, stats: EngineStats | ConsumerStats | DecoderStats) -> None:
+        self.rss_bytes[role] = max(self.rss_bytes[role], stats.peak_rss_bytes)
+        self.latest_rss_bytes[name] = stats.rss_bytes
 
 
 def video_row(job: VideoJob) -> dict[str, Any]:
@@ -101,6 +119,7 @@ def video_row(job: VideoJob) -> dict[str, Any]:
     row["gaps"] = [msgspec.to_builtins(gap) for gap in joined(job.gaps)]
     row["failures"] = [msgspec.to_builtins(failure) for failure in job.failures]
     row["notes"] = list(job.notes)
+    row["first_searchable_seconds"] = _rounded(job.searchable_seconds)
     row["oom_events"] = int(job.sums["oom_events"])
     row["batch_splits"] = int(job.sums["batch_splits"])
     return row
@@ -108,7 +127,18 @@ def video_row(job: VideoJob) -> dict[str, Any]:
 
 def unchanged_row(known: dict[str, Any], shown_path: str) -> dict[str, Any]:
     """The row of a file whose content is indexed already: what was said of it then."""
-    return {**known, "path": shown_path, "status": "unchanged", "wall_seconds": 0.0, "rtf": None}
+    now = {
+        "path": shown_path,
+        "status": "unchanged",
+        "wall_seconds": 0.0,
+        "rtf": None,
+        "first_searchable_seconds": None,
+    }
+    return {**known, **now}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return round(seconds, 3) if seconds is not None else None
 
 
 def joined(gaps: Sequence[Gap]) -> list[Gap]:
@@ -137,6 +167,7 @@ def totals(rows: Sequence[dict[str, Any]], wall_seconds: float, peaks: Peaks) ->
     """The sums over all rows, and the peaks of the processes."""
     worked = [row for row in rows if row["status"] in ("indexed", "partial")]
     media_seconds = sum(row["duration_seconds"] or 0.0 for row in worked)
+    waits = [row["first_searchable_seconds"] for row in worked if row["first_searchable_seconds"] is not None]
     engine = peaks.engine
     return {
         "videos": len(rows),
@@ -149,6 +180,7 @@ def totals(rows: Sequence[dict[str, Any]], wall_seconds: float, peaks: Peaks) ->
         "hours_per_hour": round(media_seconds / wall_seconds, 2) if wall_seconds else 0.0,
         "rtf": round(wall_seconds / media_seconds, 4) if media_seconds else None,
         "wall_seconds": round(wall_seconds, 3),
+        "first_searchable_seconds": {"median": _rounded(median(waits)), "max": max(waits)} if waits else None,
         "oom_events": sum(model.oom_events for model in engine.models.values()) if engine else 0,
         "engine_restarts": peaks.engine_restarts,
         "peak_rss_bytes": dict(peaks.rss_bytes),

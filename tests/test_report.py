@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from engine.ingest import summary
-from engine.progress import LiveObserver, PlainObserver, Rates, clock, media_progress, row_line, share_done
+from engine.pace import Rates, media_progress, share_done
+from engine.progress import LiveObserver, PlainObserver, clock, row_line
 from engine.report import ADDED, LARGEST, LATEST, Peaks, failed_row, joined, totals, unchanged_row, video_row
 from engine.videos import Task, VideoError, VideoJob
 from tests.runs import command, settings_for
@@ -113,6 +114,37 @@ def test_counters_of_engines_add_up_over_restarts() -> None:
     assert (sums["peak_device_bytes"], sums["peak_rss_bytes"]["engine"]) == (8, 100)
 
 
+def test_counters_of_consumers_add_up_over_restarts() -> None:
+    peaks = Peaks()
+    peaks.see(ConsumerStats(points=30, queued_bytes=5, retries=2, state="waiting: 503", peak_rss_bytes=20, rss_bytes=9))
+    peaks.consumer_restarted()
+    peaks.see(ConsumerStats(points=1, queued_bytes=0, retries=1, state="writing", peak_rss_bytes=10, rss_bytes=7))
+    peaks.consumer_restarted()
+    peaks.see(ConsumerStats(points=4, queued_bytes=0, retries=0, state="writing", peak_rss_bytes=10, rss_bytes=8))
+    assert peaks.consumer == ConsumerStats(
+        points=35, queued_bytes=0, retries=3, state="writing", peak_rss_bytes=20, rss_bytes=8
+    )
+
+
+def test_the_present_size_of_each_process_is_known_by_its_name() -> None:
+    peaks = Peaks()
+    peaks.see(DecoderStats(index=0, peak_rss_bytes=30, rss_bytes=25))
+    peaks.see(DecoderStats(index=1, peak_rss_bytes=40, rss_bytes=35))
+    peaks.see(DecoderStats(index=0, peak_rss_bytes=30, rss_bytes=20))
+    peaks.see(engine_stats(rss_bytes=90))
+    assert peaks.latest_rss_bytes == {"decoder 0": 20, "decoder 1": 35, "engine": 90}
+    assert peaks.rss_bytes["decoder"] == 40
+
+
+def test_the_time_to_the_first_searchable_point_is_told_where_it_is_known() -> None:
+    rows = [video_row(job(searchable_seconds=seconds)) for seconds in (1.0004, 9.0, None, 2.0)]
+    assert [row["first_searchable_seconds"] for row in rows] == [1.0, 9.0, None, 2.0]
+    assert totals(rows, 50.0, Peaks())["first_searchable_seconds"] == {"median": 2.0, "max": 9.0}
+    old = unchanged_row(rows[0], "b.mp4")
+    assert old["first_searchable_seconds"] is None, "nothing became searchable now"
+    assert totals([old], 50.0, Peaks())["first_searchable_seconds"] is None
+
+
 def test_it_is_decided_of_each_figure_of_an_engine_what_a_restart_makes_of_it() -> None:
     figures = {*EngineStats.__struct_fields__, *ModelStats.__struct_fields__} - {"models"}
     assert figures == ADDED | LARGEST | LATEST
@@ -164,7 +196,7 @@ def test_clock(seconds: float | None, text: str) -> None:
 
 def test_progress_weighs_tasks_by_their_length() -> None:
     made = job(status=None, total_seconds=200.0, settled_seconds=50.0)
-    task = Task(1, made, lambda key: Probe(key=key, path=b"a"), "audio", 0.0, 100.0, done_seconds=50.0)
+    task = Task(1, made, lambda key, resume: Probe(key=key, path=b"a"), "audio", 0.0, 100.0, done_seconds=50.0)
     made.open_tasks[1] = task
     assert share_done(made) == 0.5
     assert media_progress([made], 30.0) == (80.0, 130.0)
