@@ -13,16 +13,21 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import zmq
 
+from engine import failpoints
 from engine.config import Config
 from engine.errors import ExitCode
+from engine.sandbox import confine, name_process
 from stages.errors import SluiceError
 from transport.messages import Condemned, EngineLost, Hello, Message, Suspect
-from transport.sockets import Channel
+
+if TYPE_CHECKING:
+    # numpy comes with it, and threads with numpy: not before a decoder is confined.
+    from transport.sockets import Channel
 
 M_MMAP_THRESHOLD = -3  # malloc.h
 LARGE_BLOCK_BYTES = 4 * 1024 * 1024  # at 1 MiB page faults cost a quarter of the CPU time of small batches
@@ -53,14 +58,18 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.role}-{self.index}.{self.generation}".encode()
 
 
-def connect_control(context: "zmq.Context[zmq.Socket[bytes]]", spec: WorkerSpec, receives: object) -> Channel[Message]:
+def connect_control(
+    context: "zmq.Context[zmq.Socket[bytes]]", spec: WorkerSpec, receives: object
+) -> "Channel[Message]":
     """Connect to the supervisor and say hello."""
+    from transport.sockets import Channel
+
     channel: Channel[Message] = Channel.connect(context, spec.endpoints.control, receives, spec.identity)
     channel.send(Hello(role=spec.role, index=spec.index, pid=os.getpid()))
     return channel
 
 
-def leave(control: Channel[Any], words: EngineLost, code: ExitCode) -> NoReturn:
+def leave(control: "Channel[Any]", words: EngineLost, code: ExitCode) -> NoReturn:
     """Say the last words, wait until they are out, and end this process at once.
 
     No destructor runs: those of a device library hang or abort when its context is poisoned. `control` must be the only
@@ -79,12 +88,16 @@ def child_main(encoded_spec: bytes, parent: Connection, log: Connection) -> None
     os.dup2(log.fileno(), sys.stdout.fileno())
     log.close()
     faulthandler.enable()
+    failpoints.reach(failpoints.DURING_START)
     keep_heap_whole()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.excepthook = _crash
-    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True, name="parent-watch").start()
     spec = msgspec.msgpack.decode(encoded_spec, type=WorkerSpec)
+    name_process(spec.role)
+    if spec.role == "decoder":
+        confine(spec.config.decode)  # before the first thread, and before the imports of the role
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True, name="parent-watch").start()
     try:
         _role_main(spec.role)(spec)
     except SluiceError as error:
