@@ -130,6 +130,7 @@ def _stages(peaks: Peaks, pace: Pace, now_seconds: float) -> dict[str, Any]:
             "items": model.items,
             "items_per_second": round(pace.rate(f"{role} items", now_seconds), 2),
             "busy": round(min(pace.rate(f"{role} busy", now_seconds), 1.0), 4),
+            "busy_seconds": round(model.busy_seconds, 3),
             "queued_items": model.queued_items,
             "queued_bytes": model.queued_bytes,
             "batch": model.batch,
@@ -163,6 +164,7 @@ def _totals(moment: Moment, peaks: Peaks, tally: Tally, history: History, done_s
     return {
         "videos": dict(tally.videos),
         "points": peaks.consumer.points if peaks.consumer else 0,
+        "media_seconds": round(tally.media_seconds, 3),
         "media_hours": round(tally.media_seconds / 3600, 3),
         "hours_per_hour": {
             "last_10_minutes": round(history.media.rate("media", moment.now_seconds), 2),

@@ -127,8 +127,8 @@ def test_stages_show_rates_of_the_last_half_minute() -> None:
         history.see(peaks.engine, float(second))
     shown = document(moment(now_seconds=99.0), peaks, Tally(), history)["stages"]["image"]
     assert shown == {
-        "items": 598, "items_per_second": 2.0, "busy": 0.5, "queued_items": 3, "queued_bytes": 900, "batch": 16,
-        "oom_events": 2, "batch_splits": 1,
+        "items": 598, "items_per_second": 2.0, "busy": 0.5, "busy_seconds": 49.5, "queued_items": 3,
+        "queued_bytes": 900, "batch": 16, "oom_events": 2, "batch_splits": 1,
     }  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def test_coverage_weighs_videos_by_their_speech() -> None:
     totals = document_of(moment(), tally=tally)["totals"]
     assert (totals["text_coverage"], totals["voice_coverage"]) == (0.9, 0.25)
     assert totals["videos"] == {"indexed": 1, "partial": 1, "unchanged": 0, "failed": 1}
-    assert totals["media_hours"] == round(200 / 3600, 3)
+    assert (totals["media_seconds"], totals["media_hours"]) == (200.0, round(200 / 3600, 3))
 
 
 def test_the_last_failures_are_shown_the_latest_first() -> None:
