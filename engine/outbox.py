@@ -1,4 +1,4 @@
-"""What the engine has made and the consumer has not taken yet."""
+"""What the engine has made and the consumer has not made durable yet."""
 
 from collections import deque
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transport.codec import cost_of, encode
+from transport.credit import CreditAccount
 from transport.messages import Message
 
 
@@ -49,3 +50,60 @@ class Outbox:
         outgoing = self._waiting.popleft()
         self.held_bytes -= outgoing.cost_bytes
         return outgoing
+
+
+class Delivery:
+    """What was handed over for the consumer, in order, until its credit is back: then it is durable. Pure.
+
+    Credit returns first in, first out; so it says which messages are durable, although it is only a number of bytes.
+    """
+
+    def __init__(self) -> None:
+        self.unsent_bytes = 0
+        self._unsent: deque[Outgoing] = deque()
+        self._sent: deque[Outgoing] = deque()
+        self._credit = CreditAccount()
+        self._returned_bytes = 0  # credit that came back, less that of the messages it was for
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is durable."""
+        return not (self._unsent or self._sent)
+
+    def put(self, outgoing: Outgoing) -> None:
+        """Add a message."""
+        self._unsent.append(outgoing)
+        self.unsent_bytes += outgoing.cost_bytes
+
+    def grant(self, credit_bytes: int) -> None:
+        """Credit came: at first the share, then that of messages which are durable now."""
+        is_share = self._credit.limit_bytes == 0
+        self._credit.grant(credit_bytes)
+        if is_share:
+            return
+        self._returned_bytes += credit_bytes
+        while self._sent and self._sent[0].cost_bytes <= self._returned_bytes:
+            self._returned_bytes -= self._sent.popleft().cost_bytes
+
+    @property
+    def may_send(self) -> bool:
+        """Whether a message waits that has credit."""
+        return bool(self._unsent) and self._credit.can_send(self._unsent[0].cost_bytes)
+
+    def take(self) -> Outgoing | None:
+        """The next message to be sent, kept until it is durable; None when none may be sent now."""
+        if not self.may_send:
+            return None
+        outgoing = self._unsent.popleft()
+        self.unsent_bytes -= outgoing.cost_bytes
+        self._credit.spend(outgoing.cost_bytes)
+        self._sent.append(outgoing)
+        return outgoing
+
+    def start_over(self) -> None:
+        """Another consumer: nothing that is not known to be durable has been sent, and there is no credit yet."""
+        self._unsent.extendleft(reversed(self._sent))
+        self.unsent_bytes += sum(outgoing.cost_bytes for outgoing in self._sent)
+        self._sent.clear()
+        self._credit = CreditAccount()
+        self._returned_bytes = 0

@@ -8,166 +8,34 @@ batch is still running.
 """
 
 import queue
-import threading
 import time
-from collections import deque
 
 import zmq
 
 from engine.core import DEVICE_LOST, Engine, EngineLostError
+from engine.egress import Egress
 from engine.errors import ExitCode
 from engine.host_memory import peak_rss_bytes
+from engine.ingress import Ingress
 from engine.jobs import ItemId
 from engine.loading import Loader
-from engine.outbox import Outgoing
 from engine.pressure import Pressure
 from engine.runner import Failure
 from engine.worker import WorkerSpec, connect_control, leave
-from transport.credit import CreditAccount, CreditBook
 from transport.messages import (
     Abort,
+    ConsumerReplaced,
     Drain,
     EngineLost,
     EngineStats,
-    Grant,
-    Join,
-    Message,
     ModelStats,
     Ready,
     Suspect,
-    ToEngine,
     ToEngineControl,
 )
-from transport.sockets import Channel, Received
 
 STATS_SECONDS = 1.0
 IDLE_WAIT_SECONDS = 0.05  # the loop looks at least so often at its control socket
-EGRESS_BYTES = 4 * 1024 * 1024  # handed to the egress thread ahead of its sending
-
-
-class _Bell:
-    """Wakes a thread that polls sockets. Ring it from one other thread."""
-
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", name: str) -> None:
-        self.listener = context.socket(zmq.PULL)
-        self.listener.bind(f"inproc://{name}")
-        self._button = context.socket(zmq.PUSH)
-        self._button.connect(f"inproc://{name}")
-
-    def ring(self) -> None:
-        # A full pipe means that it is ringing already.
-        try:
-            self._button.send(b"", zmq.NOBLOCK)
-        except zmq.Again:
-            return
-
-    def clear(self) -> None:
-        while self.listener.poll(0):
-            self.listener.recv()
-
-
-class Ingress(threading.Thread):
-    """Receives items into `inbox` and returns credit. Memory: at most one share for each decoder."""
-
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, share_bytes: int) -> None:
-        super().__init__(name="ingress", daemon=True)
-        self.inbox: queue.SimpleQueue[Received[Message]] = queue.SimpleQueue()
-        self._channel: Channel[Message] = Channel.bind(context, endpoint, ToEngine)
-        self._book = CreditBook(share_bytes)
-        self._releases: deque[tuple[bytes, int]] = deque()
-        self._bell = _Bell(context, "ingress")
-
-    @property
-    def held_bytes(self) -> int:
-        """Host bytes of all items received and not released."""
-        return self._book.held_bytes
-
-    def release(self, releases: list[tuple[bytes, int]]) -> None:
-        """Called by the main thread: these bytes have left memory."""
-        self._releases.extend(releases)
-        self._bell.ring()
-
-    def run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._channel.socket, zmq.POLLIN)
-        poller.register(self._bell.listener, zmq.POLLIN)
-        while True:
-            poller.poll()
-            self._bell.clear()
-            while (received := self._channel.receive(0)) is not None:
-                self._take(received)
-            while self._releases:
-                self._book.release(*self._releases.popleft())
-            self._grant()
-
-    def _take(self, received: Received[Message]) -> None:
-        if isinstance(received.message, Join):
-            self._book.join(received.sender)
-            return
-        self._book.receive(received.sender, received.cost_bytes)
-        self.inbox.put(received)
-
-    def _grant(self) -> None:
-        for sender, credit_bytes in self._book.take_owed().items():
-            try:
-                self._channel.send(Grant(credit_bytes=credit_bytes), to=sender)
-            except zmq.ZMQError as error:
-                if error.errno != zmq.EHOSTUNREACH:
-                    raise
-                self._book.leave(sender)  # a decoder that died holds no credit
-
-
-class Egress(threading.Thread):
-    """Sends points to the consumer as its credit allows."""
-
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, identity: bytes) -> None:
-        super().__init__(name="egress", daemon=True)
-        self._context = context
-        self._endpoint = endpoint
-        self._identity = identity
-        self._waiting: deque[Outgoing] = deque()
-        self._queued_bytes = 0
-        self._lock = threading.Lock()
-        self._bell = _Bell(context, "egress")
-        self._credit = CreditAccount()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the main thread may hand over more."""
-        return self._queued_bytes < EGRESS_BYTES
-
-    @property
-    def is_empty(self) -> bool:
-        """Everything handed over has been given to the socket."""
-        return self._queued_bytes == 0
-
-    def put(self, outgoing: Outgoing) -> None:
-        """Called by the main thread."""
-        with self._lock:
-            self._queued_bytes += outgoing.cost_bytes
-        self._waiting.append(outgoing)
-        self._bell.ring()
-
-    def run(self) -> None:
-        channel: Channel[Grant] = Channel.connect(self._context, self._endpoint, Grant, self._identity)
-        channel.send(Join())
-        poller = zmq.Poller()
-        poller.register(channel.socket, zmq.POLLIN)
-        poller.register(self._bell.listener, zmq.POLLIN)
-        while True:
-            poller.poll()
-            self._bell.clear()
-            while (received := channel.receive(0)) is not None:
-                self._credit.grant(received.message.credit_bytes)
-            self._send_what_fits(channel)
-
-    def _send_what_fits(self, channel: Channel[Grant]) -> None:
-        while self._waiting and self._credit.can_send(self._waiting[0].cost_bytes):
-            outgoing = self._waiting.popleft()
-            channel.send_encoded(outgoing.header, outgoing.array)
-            self._credit.spend(outgoing.cost_bytes)
-            with self._lock:
-                self._queued_bytes -= outgoing.cost_bytes
 
 
 class EngineProcess:
@@ -208,7 +76,7 @@ class EngineProcess:
         )
 
     def run(self) -> None:
-        """Step until told to drain and nothing is left to do."""
+        """Step until told to drain, and nothing is left to do and nothing sent that is not durable."""
         self._ingress.start()
         self._egress.start()
         self._control.send(self._ready)
@@ -222,6 +90,7 @@ class EngineProcess:
             if not worked:
                 self._take_items(self._wait_seconds())
         self._report(at_once=True)
+        self._egress.close()
         self._control.close()
 
     def _step(self) -> bool:
@@ -265,6 +134,8 @@ class EngineProcess:
             match received.message:
                 case Abort(key=key):
                     self._engine.abort(key)
+                case ConsumerReplaced():
+                    self._egress.consumer_replaced()
                 case Drain():
                     self._draining = True
 
