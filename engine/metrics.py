@@ -4,7 +4,9 @@ Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` 
 """
 
 from collections.abc import Iterable, Iterator
+from threading import Thread
 from typing import Any
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -18,25 +20,29 @@ Rows = Iterable[tuple[tuple[str, ...], float]]  # values of the labels, and the 
 
 
 class Metrics(Collector):
-    """Serves what `update` was told last. Port 0: serves nothing."""
+    """Serves what `update` was told last, between `start` and `stop`. Port 0: serves nothing."""
 
     def __init__(self, port: int) -> None:
-        """Raises StartError when the port cannot be had."""
+        self._port = port
         self._document: dict[str, Any] | None = None
-        self._server: Any = None
-        if port == 0:
+        self._serving: tuple[WSGIServer, Thread] | None = None
+
+    def start(self) -> None:
+        """Raises StartError when the port cannot be had."""
+        if self._port == 0:
             return
         registry = CollectorRegistry()
         registry.register(self)
         try:
-            self._server, self._thread = start_http_server(port, ADDRESS, registry)
+            self._serving = start_http_server(self._port, ADDRESS, registry)
         except OSError as error:
             raise StartError(
-                "metrics-port", f"metrics on {ADDRESS}:{port}: {error.strerror}; set daemon.metrics_port (0: none)"
+                "metrics-port",
+                f"metrics on {ADDRESS}:{self._port}: {error.strerror}; set daemon.metrics_port (0: none)",
             ) from error
 
     def update(self, document: dict[str, Any]) -> None:
-        """From now on this document is served. It must not be changed any more: another thread reads it."""
+        """From now on this document is served. It must not be changed any more: other threads read it."""
         self._document = document
 
     def collect(self) -> Iterator[Metric]:
@@ -45,13 +51,15 @@ class Metrics(Collector):
         if document is not None:
             yield from families(document)
 
-    def close(self) -> None:
-        """Stop serving and give the port back."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
-            self._server = None
+    def stop(self) -> None:
+        """Stop serving and give the port back. Stopping twice is harmless."""
+        if self._serving is None:
+            return
+        server, thread = self._serving
+        self._serving = None
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def families(document: dict[str, Any]) -> Iterator[Metric]:

@@ -66,8 +66,9 @@ def port() -> int:
 @pytest.fixture
 def metrics(port: int) -> Iterator[Metrics]:
     made = Metrics(port)
+    made.start()
     yield made
-    made.close()
+    made.stop()
 
 
 def scraped(port: int) -> dict[str, float]:
@@ -134,27 +135,29 @@ def test_names_follow_the_conventions() -> None:
 
 def test_a_port_that_is_taken_is_named_with_its_setting(metrics: Metrics, port: int) -> None:
     with pytest.raises(StartError, match=r"daemon\.metrics_port") as caught:
-        Metrics(port)
+        Metrics(port).start()
     assert (caught.value.code, str(port) in caught.value.message) == ("metrics-port", True)
 
 
-def test_closing_gives_the_port_back_and_ends_the_thread(port: int) -> None:
+def test_stopping_gives_the_port_back_and_ends_the_thread(port: int) -> None:
     before = threading.active_count()
     for _ in range(2):
         metrics = Metrics(port)
+        metrics.start()
         metrics.update(full_document())
         assert scraped(port)
-        metrics.close()
-        metrics.close()
+        metrics.stop()
+        metrics.stop()
     assert threading.active_count() == before
 
 
 def test_port_0_serves_nothing() -> None:
     before = threading.active_count()
     metrics = Metrics(0)
+    metrics.start()
     metrics.update(full_document())
     assert threading.active_count() == before
-    metrics.close()
+    metrics.stop()
 
 
 def test_only_this_machine_is_served(metrics: Metrics, port: int) -> None:
