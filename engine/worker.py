@@ -51,6 +51,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     suspects: tuple[Suspect, ...] = ()  # to the engine: items to be run alone (engine/restarts.py)
     condemned: tuple[Condemned, ...] = ()  # to the engine: items not to be run at all, and why
+    serves_queries: bool = False  # to the engine: it answers EmbedQuery
 
     @property
     def identity(self) -> bytes:
