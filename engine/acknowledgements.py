@@ -1,7 +1,7 @@
 """Which messages may have their credit back: strictly first in, first out for each sender. Pure.
 
 A sender keeps what it has no credit back for, and sends it again to a consumer that takes the place of one that died.
-It counts returned bytes to know how far that is; so credit never goes back for a message before all that came before it.
+It counts returned bytes to know how far that is; so no message gets its credit back before all that came before it.
 """
 
 from collections import deque
