@@ -1,104 +1,233 @@
-"""What has been indexed, in SQLite: videos by content and settings, and a cache of file identities.
+"""What has been indexed, and what is to be done, in SQLite: the ledger of one store, written by one supervisor.
 
 A video counts as known when its content and everything that decides its points (models, sampling, how speech is found)
-are the same. (device, inode, size, mtime) is only a cache of the content hash.
+are the same. (device, inode, size, mtime) is only a cache of the content hash. See docs/ledger.md.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from engine.config import Config
 from engine.errors import StartError
+from engine.files import shown
+from engine.ledger_files import Files
+from engine.ledger_rescue import opened
+from engine.ledger_schema import Database
+from engine.ledger_tasks import Operations, Tasks
+from engine.locks import hold
 
-VERSION = 1
-SCHEMA = """
-CREATE TABLE videos (
-    video_id TEXT NOT NULL, fingerprint TEXT NOT NULL, path BLOB NOT NULL, report TEXT NOT NULL,
-    finished_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    PRIMARY KEY (video_id, fingerprint)
-) WITHOUT ROWID;
-CREATE TABLE files (
-    path BLOB PRIMARY KEY, device INTEGER NOT NULL, inode INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL, video_id TEXT NOT NULL
-) WITHOUT ROWID;
-"""
+PREFIX_CHARACTERS = 4  # of a video id, at least, for it to be found by
+FOUND = 100  # videos that one beginning may mean
+
+VideoState = Literal["working", "indexed", "partial", "failed"]
+COLUMNS = "video_id, fingerprint, state, path, shown_path, report, error_code, error_message, started_at, finished_at"
+INTO_VIDEOS = f"INTO videos ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRow:
+    """A video as the ledger knows it, for one fingerprint."""
+
+    video_id: str
+    fingerprint: str
+    state: VideoState
+    path: bytes
+    shown_path: str
+    report: dict[str, Any] | None  # its row of the report, once it is finished
+    error: tuple[str, str] | None  # code and message
+    started_at: float  # unix seconds
+    finished_at: float | None
+
+
+class VideoList:
+    """What can be asked of the videos."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, text: str, limit: int = FOUND) -> list[VideoRow]:
+        """The videos that a person means by a path, or by an id or the beginning of one; each as it was begun last."""
+        path = os.fsencode(text)
+        name = shown(path)  # and so valid Unicode
+        end = name + "\U0010ffff" if len(name) >= PREFIX_CHARACTERS else name
+        return self._latest(
+            "(video_id >= ? AND video_id <= ?) OR path = ? OR shown_path = ?"
+            " OR video_id IN (SELECT video_id FROM files WHERE path = ?)",
+            (name, end, path, name, path),
+            limit,
+        )
+
+    def listing(self, limit: int, state: VideoState | None = None) -> list[VideoRow]:
+        """Videos in a state, or in any, the one begun last first; each as it was begun last."""
+        return self._latest("?1 IS NULL OR state = ?1", (state,), limit)
+
+    def counts(self) -> dict[str, int]:
+        """Videos by state."""
+        return self._database.counts(
+            "SELECT state, count(*) FROM (SELECT state, max(started_at) FROM videos GROUP BY video_id) GROUP BY state"
+        )
+
+    def _latest(self, condition: str, values: Sequence[object], limit: int) -> list[VideoRow]:
+        """Reports may be long: they are read of the rows that are wanted alone."""
+        latest = "SELECT rowid AS id, *, max(started_at) FROM videos GROUP BY video_id"  # the row of the maximum
+        wanted = f"SELECT id FROM ({latest}) WHERE {condition} ORDER BY started_at DESC, video_id LIMIT {limit:d}"
+        rows = self._database.rows(
+            f"SELECT {COLUMNS} FROM videos WHERE rowid IN ({wanted}) ORDER BY started_at DESC, video_id", values
+        )
+        return [_video(row) for row in rows]
+
+
+class Videos(VideoList):
+    """The videos, and what becomes of them, for one fingerprint."""
+
+    def __init__(self, database: Database, fingerprint: str, clock: Callable[[], float]) -> None:
+        super().__init__(database)
+        self._fingerprint = fingerprint
+        self._clock = clock
+
+    def known_video(self, video_id: str) -> dict[str, Any] | None:
+        """Its row of the report, if it was indexed with the present settings and trying again would give no more."""
+        row = self._database.row(
+            "SELECT report FROM videos WHERE video_id = ? AND fingerprint = ? AND state IN ('indexed', 'partial')"
+            " AND error_code IS NULL AND report IS NOT NULL",
+            (video_id, self._fingerprint),
+        )
+        return dict(json.loads(row[0])) if row else None
+
+    def begin(self, video_id: str, path: bytes) -> None:
+        """It is in work now."""
+        row = (video_id, self._fingerprint, "working", path, shown(path), None, None, None, self._clock(), None)
+        with self._database.transaction():
+            self._database.write(f"REPLACE {INTO_VIDEOS}", row)
+
+    def record_video(self, video_id: str, path: bytes, report: dict[str, Any]) -> None:
+        """It is finished, with this row of the report. Call it only when all its points are durable."""
+        row = _finished(video_id, self._fingerprint, path, shown(path), report, self._clock())
+        with self._database.transaction():
+            self._database.write(
+                f"INSERT {INTO_VIDEOS} ON CONFLICT (video_id, fingerprint) DO UPDATE SET state = excluded.state,"
+                " path = excluded.path, shown_path = excluded.shown_path, report = excluded.report,"
+                " error_code = excluded.error_code, error_message = excluded.error_message,"
+                " finished_at = excluded.finished_at",
+                row,
+            )
+
+    def fail(self, video_id: str, code: str, message: str) -> bool:
+        """It is given up. False: it was never begun."""
+        with self._database.transaction():
+            changed = self._database.write(
+                "UPDATE videos SET state = 'failed', error_code = ?, error_message = ?, finished_at = ?"
+                " WHERE video_id = ? AND fingerprint = ?",
+                (code, message, self._clock(), video_id, self._fingerprint),
+            )
+        return changed > 0
+
+    def repath(self, video_id: str, path: bytes) -> None:
+        """Its content is to be found at another path."""
+        with self._database.transaction():
+            self._database.write(
+                "UPDATE videos SET path = ?, shown_path = ? WHERE video_id = ?", (path, shown(path), video_id)
+            )
+
+    def forget(self, video_id: str) -> None:
+        """Forget what was indexed of it, with whatever settings, and its tasks. Its files stay known as they are, so
+        that no scan brings it back. What the store holds of it is for an operation to remove.
+        """
+        with self._database.transaction():
+            self._database.write("DELETE FROM videos WHERE video_id = ?", (video_id,))
+            self._database.write("DELETE FROM tasks WHERE video_id = ?", (video_id,))
+            Files(self._database, self._clock).note_forgotten(video_id)
+
+    def restore(self, video_id: str, fingerprint: str, shown_path: str, report: dict[str, Any]) -> bool:
+        """Enter what the store remembers of a finished video. False: the ledger knows it already."""
+        row = _finished(video_id, fingerprint, os.fsencode(shown_path), shown_path, report, self._clock())
+        with self._database.transaction():
+            return self._database.write(f"INSERT {INTO_VIDEOS} ON CONFLICT DO NOTHING", row) > 0
 
 
 class Ledger:
-    """One SQLite file, written by the supervisor alone."""
+    """One SQLite file, written by the supervisor alone, and locked by it."""
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        """Open or create it.
+    def __init__(self, path: Path, fingerprint: str, clock: Callable[[], float] = time.time) -> None:
+        """Open or create it. One that is damaged is set aside, and a new one begun: `rescued` says so.
 
         Raises:
-            StartError: it cannot be opened, is damaged, or is from a newer version.
+            Held: another process has it. LedgerUnavailable: locked, a full disk, …: worth another try.
+            StartError: its directory cannot be made, or it is from a newer version.
         """
-        self._fingerprint = fingerprint
-        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._migrate(path)
-        except (sqlite3.Error, OSError) as error:
-            raise StartError(
-                "ledger", f"ledger {path}: {error}; move it away to begin anew (nothing is lost)"
-            ) from error
+            with contextlib.ExitStack() as undo:
+                undo.enter_context(hold(path.with_name(path.name + ".lock"), f"ledger {path}"))
+                self._database, self.rescued = opened(path)
+                undo.callback(self._database.close)
+                self._undo = undo.pop_all()
+        except OSError as error:
+            raise StartError("ledger", f"ledger {path}: {error}; set store.path or run.state") from error
+        self.path = path
+        self.tasks = Tasks(self._database, fingerprint)
+        self.files = Files(self._database, clock)
+        self.videos = Videos(self._database, fingerprint, clock)
+        self.operations = Operations(self._database, clock)
 
-    def _migrate(self, path: Path) -> None:
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            raise StartError("ledger", f"ledger {path} is of version {version}, newer than this program; update Sluice")
-        if version == 0:
-            self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    def transaction(self) -> AbstractContextManager[None]:
+        """What is written inside becomes durable together, or not at all."""
+        return self._database.transaction()
 
-    def _run(self, statement: str, values: tuple[object, ...]) -> sqlite3.Cursor:
-        try:
-            return self._connection.execute(statement, values)
-        except sqlite3.Error as error:  # a full disk, most likely; what was written before stands
-            raise StartError("ledger", f"ledger {self._path}: {error}; make room there and run again") from error
+    def close(self) -> None:
+        """Close the file, and let go of it."""
+        self._undo.close()
 
     def known_file(self, path: bytes, stat: os.stat_result) -> str | None:
         """The content hash of a file that has not changed since it was hashed."""
-        row = self._run(
-            "SELECT video_id FROM files "
-            "WHERE path = ? AND device = ? AND inode = ? AND size_bytes = ? AND mtime_ns = ?",
-            (path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns),
-        ).fetchone()
-        return str(row[0]) if row else None
+        return self.files.known_file(path, stat)
 
     def known_video(self, video_id: str) -> dict[str, Any] | None:
         """Its row of the report from when it was indexed with the present settings."""
-        row = self._run(
-            "SELECT report FROM videos WHERE video_id = ? AND fingerprint = ?", (video_id, self._fingerprint)
-        ).fetchone()
-        return dict(json.loads(row[0])) if row else None
+        return self.videos.known_video(video_id)
 
     def record_video(self, video_id: str, path: bytes, report: dict[str, Any]) -> None:
         """A video is indexed. Call it only when all its points are durable."""
-        self._run(
-            "INSERT OR REPLACE INTO videos (video_id, fingerprint, path, report) VALUES (?, ?, ?, ?)",
-            (video_id, self._fingerprint, path, json.dumps(report)),
-        )
+        self.videos.record_video(video_id, path, report)
 
     def record_file(self, path: bytes, stat: os.stat_result, video_id: str) -> None:
         """Remember the hash of a file."""
-        self._run(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-            (path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, video_id),
-        )
+        self.files.record_file(path, stat, video_id)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+
+def _finished(
+    video_id: str, fingerprint: str, path: bytes, shown_path: str, report: dict[str, Any], now: float
+) -> tuple[object, ...]:
+    """The row of a video from its row of the report."""
+    error = report.get("error") or {"code": None, "message": None}
+    state = report.get("status", "indexed")
+    text = json.dumps(report)
+    return video_id, fingerprint, state, path, shown_path, text, error["code"], error["message"], now, now
+
+
+def _video(row: tuple[Any, ...]) -> VideoRow:
+    video_id, fingerprint, state, path, shown_path, report, code, message, started_at, finished_at = row
+    return VideoRow(
+        video_id=video_id,
+        fingerprint=fingerprint,
+        state=state,
+        path=path,
+        shown_path=shown_path,
+        report=json.loads(report) if report is not None else None,
+        error=(code, message) if code is not None else None,
+        started_at=started_at,
+        finished_at=finished_at,
+    )
 
 
 def ledger_path(config: Config) -> Path:

@@ -131,6 +131,10 @@ class Database:
         with self._said():
             return self._connection.execute(statement, values).fetchall()
 
+    def counts(self, statement: str) -> dict[str, int]:
+        """Rows of a name and a number."""
+        return {row[0]: row[1] for row in self.rows(statement)}
+
     def write(self, statement: str, values: Sequence[object] = ()) -> int:
         """Change something; returns how many rows. Only inside `transaction`."""
         assert self._inside
@@ -253,8 +257,18 @@ def _mark_suspect(path: Path, error: LedgerDamaged) -> None:
         suspect_mark(path).write_text(f"{error.message}\n", encoding="utf-8", errors="replace")
 
 
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # SQLite will say what is wrong
+    return False
+
+
 def _connected(path: Path, read_only: bool) -> sqlite3.Connection:
-    if read_only and not path.exists():
+    if read_only and _is_missing(path):
         raise StartError(
             "no-ledger", f"there is no ledger {path}: nothing was indexed into this store yet (store.path, store.url)"
         )

@@ -154,11 +154,38 @@ class Tasks:
         )
 
 
-class Operations:
+class OperationList:
+    """What can be asked of the outbox."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def pending(self, limit: int) -> list[Operation]:
+        """The oldest that are neither done nor refused."""
+        return self._list("refused IS NULL", limit)
+
+    def refusals(self, limit: int) -> list[Operation]:
+        """Those that the store would not have."""
+        return self._list("refused IS NOT NULL", limit)
+
+    def count(self) -> int:
+        """How many are pending."""
+        row = self._database.row("SELECT count(*) FROM operations WHERE refused IS NULL")
+        return int(row[0]) if row is not None else 0
+
+    def _list(self, condition: str, limit: int) -> list[Operation]:
+        rows = self._database.rows(
+            f"SELECT id, kind, video_id, payload, refused FROM operations WHERE {condition} ORDER BY id LIMIT ?",
+            (limit,),
+        )
+        return [Operation(row[0], row[1], row[2], json.loads(row[3]), row[4]) for row in rows]
+
+
+class Operations(OperationList):
     """The outbox: what the store still has to be told, in order."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
-        self._database = database
+        super().__init__(database)
         self._clock = clock
 
     def add(self, kind: OperationKind, video_id: str, payload: dict[str, Any]) -> int:
@@ -169,14 +196,6 @@ class Operations:
                 (kind, video_id, json.dumps(payload), self._clock()),
             )
 
-    def pending(self, limit: int) -> list[Operation]:
-        """The oldest that are neither done nor refused."""
-        return self._list("refused IS NULL", limit)
-
-    def refusals(self, limit: int) -> list[Operation]:
-        """Those that the store would not have."""
-        return self._list("refused IS NOT NULL", limit)
-
     def done(self, operation_id: int) -> None:
         """It is durable in the store. One that is unknown was done before."""
         with self._database.transaction():
@@ -186,13 +205,6 @@ class Operations:
         """The store would not have it, for good: it is kept to be shown."""
         with self._database.transaction():
             self._database.write("UPDATE operations SET refused = ? WHERE id = ?", (message, operation_id))
-
-    def _list(self, condition: str, limit: int) -> list[Operation]:
-        rows = self._database.rows(
-            f"SELECT id, kind, video_id, payload, refused FROM operations WHERE {condition} ORDER BY id LIMIT ?",
-            (limit,),
-        )
-        return [Operation(row[0], row[1], row[2], json.loads(row[3]), row[4]) for row in rows]
 
 
 def merged(first: TaskResult, second: TaskResult) -> TaskResult:
