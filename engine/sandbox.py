@@ -130,11 +130,11 @@ def network_refusal() -> str | None:
     theirs.close()
     try:
         refusal = ours.recv_bytes().decode()
-    except EOFError:  # a filter of system calls that kills
-        refusal = 'decoders cannot start: who calls unshare is killed here; set decode.network = "allow"'
-    finally:
+    except EOFError:  # a filter of system calls that kills, for one
         process.join()
-        ours.close()
+        refusal = f'who leaves the network dies here (exit code {process.exitcode}); set decode.network = "allow"'
+    process.join()
+    ours.close()
     return refusal or None
 
 
