@@ -1,0 +1,172 @@
+"""Sluice as it is killed: a process in a session of its own, started again whenever it ends, as a service manager does.
+
+An end that is not our doing is a surprise, and every surprise is a failure of the run.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from engine.errors import ExitCode
+from tests.chaos.processes import Process, in_session
+from tests.runs import ROOT, command
+
+LOOK_SECONDS = 0.02
+ORPHAN_SECONDS = 30.0  # by then the children of a killed supervisor have noticed; loading a library may take long
+TAIL_LINES = 30
+
+
+class Surprised(RuntimeError):
+    """Something ended, or lived on, that should not have."""
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Raises TimeoutError when it does not come about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+        time.sleep(LOOK_SECONDS)
+
+
+class Subject:
+    """One command of run.py that is kept running. `ingest` and `daemon` differ in when they are done."""
+
+    def __init__(self, arguments: Sequence[str], settings: Sequence[str], log: Path) -> None:
+        self.settings = list(settings)
+        self.log = log
+        self.starts = 0
+        self.surprises: list[str] = []
+        self.environment: Mapping[str, str] = {}
+        self._command = command(arguments, settings)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._killed: set[str] = set()  # kinds that we killed since the last start
+
+    # --- what differs ---
+
+    def is_idle(self) -> bool:
+        """Whether there is nothing left to do."""
+        raise NotImplementedError
+
+    def is_expected(self, code: int, killed: set[str]) -> bool:
+        """Whether it may end so after these kinds were killed."""
+        raise NotImplementedError
+
+    def stop(self, seconds: float) -> None:
+        """Let it end in order."""
+        raise NotImplementedError
+
+    # --- what does not ---
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its supervisor lives. An end is judged when it is first seen."""
+        if self._process is None:
+            return False
+        code = self._process.poll()
+        if code is None:
+            return True
+        if not self.is_expected(code, self._killed):
+            self.surprises.append(f"start {self.starts} ended with {code} after {sorted(self._killed)}: {self.tail(1)}")
+        self._wait_for_orphans()
+        self._process = None
+        return False
+
+    def ensure_running(self) -> None:
+        """Start it, if it does not run. Raises Surprised when it ended otherwise than it may."""
+        if self.is_running:
+            return
+        self.check()
+        self.starts += 1
+        self._killed = set()
+        with self.log.open("ab") as log:
+            log.write(f"=== start {self.starts} ===\n".encode())
+            log.flush()
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT, start_new_session=True,
+                env={**os.environ, **self.environment},
+            )  # fmt: skip
+
+    def check(self) -> None:
+        """Raises Surprised when it had to be."""
+        if self.surprises:
+            raise Surprised("\n".join([*self.surprises, "its log ends:", self.tail()]))
+
+    def processes(self, kind: str | None = None) -> list[Process]:
+        """What lives of it: all, or those of a kind. Its first process is the supervisor, whatever its name."""
+        if self._process is None:
+            return []
+        main = self._process.pid
+        found = [Process(each.pid, "supervisor") if each.pid == main else each for each in in_session(main)]
+        return [each for each in found if kind is None or each.kind == kind]
+
+    def kill(self, process: Process) -> bool:
+        """SIGKILL; whether it was still there."""
+        self._killed.add(process.kind)
+        try:
+            os.kill(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        if process.kind == "supervisor" and self._process is not None:
+            self._process.wait()
+        return True
+
+    def tail(self, lines: int = TAIL_LINES) -> str:
+        """The last lines of its log."""
+        text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def close(self) -> None:
+        """End whatever is left of it, at once."""
+        for process in self.processes():
+            self.kill(process)
+        if self._process is not None:
+            self._process.wait()
+            self._wait_for_orphans()
+            self._process = None
+
+    def _wait_for_orphans(self) -> None:
+        """Children must notice by themselves that their supervisor is gone. Those that do not are a surprise."""
+        try:
+            wait_until(lambda: not self._orphans(), ORPHAN_SECONDS, "the end of orphans")
+        except TimeoutError:
+            left = self._orphans()
+            self.surprises.append(f"orphans lived on: {left}")
+            for process in left:
+                self.kill(process)
+
+    def _orphans(self) -> list[Process]:
+        return [process for process in self.processes() if process.kind != "supervisor"]
+
+
+class IngestSubject(Subject):
+    """`ingest DIR`, again and again until it ends by itself with everything done."""
+
+    def __init__(self, directory: Path, settings: Sequence[str], log: Path) -> None:
+        super().__init__(["ingest", str(directory)], settings, log)
+        self._done = False
+
+    def is_idle(self) -> bool:
+        return not self.is_running and self._done
+
+    def is_expected(self, code: int, killed: set[str]) -> bool:
+        """Done; or killed; or it could not go on without what was killed."""
+        self._done = code == ExitCode.OK
+        return self._done or (code == -signal.SIGKILL and "supervisor" in killed) or (
+            code == ExitCode.NO_START and bool(killed)
+        )  # fmt: skip
+
+    def ensure_running(self) -> None:
+        super().ensure_running()
+        self._done = False
+
+    def stop(self, seconds: float) -> None:
+        """It ends when all is done, and only then. Raises TimeoutError."""
+        deadline = time.monotonic() + seconds
+        while not self.is_idle():
+            self.ensure_running()
+            wait_until(lambda: not self.is_running, deadline - time.monotonic(), "the end of ingest")
+        self.check()
