@@ -1,7 +1,7 @@
 """When a process that died is started again. Pure: time and chance are passed in.
 
-A single death is mended at once. Deaths that follow each other are a storm: each start costs seconds of loading, and what
-the processes die of is the same. So each waits twice as long as the one before, up to a limit.
+A single death is mended at once. Deaths that follow each other are a storm: each start costs seconds of loading, and
+what the processes die of is the same. So each waits twice as long as the one before, up to a limit.
 """
 
 from collections.abc import Callable

@@ -29,8 +29,6 @@ from transport.messages import Drain, Grant, Join, Probe, Probed, Ready, TaskKey
 from transport.sockets import Channel
 
 ROOT = Path(__file__).parents[1]
-REFUSAL = network_refusal()
-needs_namespaces = pytest.mark.skipif(REFUSAL is not None, reason=str(REFUSAL))
 
 CONFINED = """
 import json, sys
@@ -41,6 +39,19 @@ def run():
     {code}
 print(json.dumps(run()))
 """
+
+
+@pytest.fixture(scope="module")
+def refusal() -> str | None:
+    """Why the network cannot be taken here."""
+    return network_refusal()
+
+
+@pytest.fixture
+def namespaces(refusal: str | None) -> None:
+    """For tests of what only some systems allow."""
+    if refusal is not None:
+        pytest.skip(refusal)
 
 
 def confined(code: str, *prefix: str, **options: Any) -> Any:
@@ -75,7 +86,7 @@ def port() -> Any:
         yield server.getsockname()[1]
 
 
-@needs_namespaces
+@pytest.mark.usefixtures("namespaces")
 def test_a_confined_process_reaches_no_network(port: int) -> None:
     assert confined(CONNECT.format(port=port), network="deny") == errno.ENETUNREACH
     assert confined("return sandbox.notes()", network="deny") == []
@@ -98,7 +109,7 @@ sandbox._unshare = unshare
 """
 
 
-@needs_namespaces
+@pytest.mark.usefixtures("namespaces")
 def test_without_privileges_a_user_namespace_serves(port: int, tmp_path: Path) -> None:
     """And what is readable stays so, though the process is nobody in there."""
     file = tmp_path / "private"
@@ -282,7 +293,7 @@ def decoder(tmp_path: Path) -> Any:
     context.term()
 
 
-def test_a_real_decoder_works_in_confinement(decoder: Decoder, sample_video: Path) -> None:
+def test_a_real_decoder_works_in_confinement(decoder: Decoder, sample_video: Path, refusal: str | None) -> None:
     """Its libraries load, its sockets carry, files open; and it is named, limited and without network."""
     decoder.wait_for(Ready, decoder.control)
     decoder.wait_for(Join, decoder.items)
@@ -291,7 +302,7 @@ def test_a_real_decoder_works_in_confinement(decoder: Decoder, sample_video: Pat
     limits = {line[:25].strip(): line[26:].split()[:2] for line in (process / "limits").read_text().splitlines()}
     assert limits["Max address space"] == [str(8 * 2**30)] * 2
     assert limits["Max file size"] == ["0", "0"]
-    if REFUSAL is None:
+    if refusal is None:
         assert (process / "ns" / "net").readlink() != Path("/proc/self/ns/net").readlink()
     decoder.items.send(Grant(credit_bytes=2**26), to=decoder.child.identity)
     decoder.control.send(Probe(key=TaskKey(1, 1), path=bytes(sample_video)), to=decoder.child.identity)
