@@ -2,30 +2,27 @@
 
 A video is probed first; what is in it decides its tasks: one for each span of frames, one for the whole sound track. It
 is finished when every task is durable or given up. A task whose decoder dies is tried again, up to `run.attempts`; when
-the engine dies, all that it may have held is tried again.
+the engine dies, all that it may have held is tried again. What is durable is in the task book (the ledger), so that a
+video goes on where an earlier run left it.
+
+The book may be unavailable for a time, and raises then; nothing has changed here when it does, and the same call can be
+made again.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable
 
 from engine.config import Config
-from engine.videos import Task, VideoError, VideoJob
-from stages.captions import choose_track
-from stages.video import plan_spans
-from transport.messages import (
-    Abort,
-    CaptionTrack,
-    DecodeAudio,
-    DecodeFrames,
-    FrameFormat,
-    Gap,
-    MediaInfo,
-    Message,
-    Probe,
-    Probed,
-    TaskKey,
-    TaskResult,
-)
+from engine.ledger_tasks import PlannedTask
+from engine.planning import MakeMessage, Plan, plan
+from engine.taskbook import MemoryBook, TaskBook
+from engine.videos import ACCESS_CODES, PASSING_CODES, Task, VideoError, VideoJob
+from transport.messages import Abort, FrameFormat, Gap, Message, Probe, Probed, TaskKey, TaskResult
+
+# A decoder that somebody or something kills (an operator, the kernel for want of memory) accuses its task less than one
+# that crashes or stalls in it: of so many such deaths one counts.
+STRANGE_DEATHS = 3
+SUMS = ("speech_seconds", "text_seconds", "voiced_seconds", "voice_seconds", "oom_events", "batch_splits")
 
 
 class Board:
@@ -36,43 +33,72 @@ class Board:
         config: Config,
         frame_format: FrameFormat | None,
         is_known: Callable[[str], dict[str, object] | None] = lambda video_id: None,
+        book: TaskBook | None = None,
+        retry_failed: bool = True,
     ) -> None:
+        """retry_failed: what failed in an earlier run is tried again when its video comes along."""
         self._config = config
         self._frame_format = frame_format
         self._is_known = is_known
-        self._queue: deque[Task] = deque()
+        self._book = book or MemoryBook()
+        self._retry_failed = retry_failed
+        self._queues: dict[int, deque[Task]] = {}  # by priority
         self._tasks: dict[int, Task] = {}
         self._by_content: dict[str, VideoJob] = {}
-        self._next_id = 1
+        self._last_probe = 0  # their ids are negative: they are in no book
         self.jobs: dict[bytes, VideoJob] = {}  # in work, by path
         self.finished: deque[VideoJob] = deque()  # to be taken by the supervisor
 
     @property
     def queued_tasks(self) -> int:
         """Tasks that no decoder has yet."""
-        return len(self._queue)
+        return sum(len(queue) for queue in self._queues.values())
+
+    @property
+    def top_priority(self) -> int | None:
+        """The highest priority of a queued task; None when none is queued."""
+        return max((priority for priority, queue in self._queues.items() if queue), default=None)
 
     @property
     def is_done(self) -> bool:
         """No video is in work."""
         return not self.jobs
 
+    @property
+    def content_in_work(self) -> frozenset[str]:
+        """Ids of the videos in work."""
+        return frozenset(self._by_content)
+
+    def path_of(self, key: TaskKey) -> bytes | None:
+        """The file of a task; None: it is settled."""
+        task = self._tasks.get(key.task_id)
+        return task.job.path if task is not None else None
+
+    def in_flight(self) -> list[Task]:
+        """Tasks that a decoder or the engine has."""
+        queued = {task.task_id for queue in self._queues.values() for task in queue}
+        return [task for task in self._tasks.values() if task.task_id not in queued]
+
     # --- in -----------------------------------------------------------------------------------------------------------
 
-    def add(self, path: bytes, shown_path: str, now_seconds: float) -> None:
+    def add(
+        self, path: bytes, shown_path: str, now_seconds: float, priority: int = 0, complete_seconds: float | None = None
+    ) -> None:
         """Take a file: it is probed first. A path that is in work already is taken once."""
         if path in self.jobs:
             return
-        job = VideoJob(path, shown_path, now_seconds)
+        job = VideoJob(path, shown_path, now_seconds, priority, complete_seconds)
         self.jobs[path] = job
-        self._queue_task(job, "probe", lambda key: Probe(key=key, path=path))
+        self._last_probe -= 1
+        self._queue(Task(self._last_probe, job, lambda key, resume: Probe(key=key, path=path), "probe"))
 
     def next_message(self) -> Message | None:
         """The next task for an idle decoder."""
-        if not self._queue:
+        priority = self.top_priority
+        if priority is None:
             return None
-        task = self._queue.popleft()
-        return task.make(task.key)
+        task = self._queues[priority].popleft()
+        return task.make(task.key, task.resume)
 
     def progress(self, key: TaskKey, done_seconds: float) -> None:
         """A decoder is this far into its task (seconds of the medium)."""
@@ -82,63 +108,84 @@ class Board:
 
     def probed(self, message: Probed, now_seconds: float) -> None:
         """A file is known now: plan its tasks, unless its content is known already."""
-        task = self._settle(message.key)
+        task = self._tasks.get(message.key.task_id)
         if task is None:
             return
         job = task.job
-        job.video_id, job.media = message.video_id, message.media
-        job.size_bytes, job.mtime_ns = message.size_bytes, message.mtime_ns
         known = self._is_known(message.video_id)
         twin = self._by_content.get(message.video_id)
+        job.video_id, job.media = message.video_id, message.media
+        job.size_bytes, job.mtime_ns = message.size_bytes, message.mtime_ns
         if known is not None:
             job.known, job.status = known, "unchanged"
+            self._settle(task)
             self._finish(job, now_seconds)
         elif twin is not None:
             twin.twins.append(job)
             job.notes.append(f"same content as {twin.shown_path}")
+            self._settle(task)
         else:
+            job.notes = []
+            plans = plan(job, self._frame_format, self._config)
+            planned = self._book.plan(message.video_id, [each.span for each in plans], self._retry_failed)
+            self._settle(task)
             self._by_content[message.video_id] = job
-            self._plan(job)
+            for each, row in zip(plans, planned, strict=True):
+                self._take_up(job, each, row)
             self._finish_if_done(job, now_seconds)
 
     def durable(self, result: TaskResult, now_seconds: float) -> bool:
-        """Every point of an attempt is in the store; an older attempt than the last counts too. False: known before."""
-        task = self._settle(result.key)
+        """Every point of an attempt, or of a section of it, is in the store; an older attempt than the last counts too.
+
+        False: it is known, or belongs to no video in work; the book takes it all the same if it knows its task.
+        """
+        task = self._tasks.get(result.key.task_id)
         if task is None:
+            self._book.section(result.key.task_id, result)
             return False
-        job = task.job
-        job.points.update(result.points)
-        for gap in result.gaps:
-            job.add_gap(gap)
-        job.failures.extend(result.failures)
-        job.notes.extend(note for note in result.notes if note not in job.notes)
-        for name in ("speech_seconds", "text_seconds", "voiced_seconds", "voice_seconds", "oom_events", "batch_splits"):
-            job.sums[name] += getattr(result, name)
-        job.heard |= task.kind == "audio" and job.media is not None and job.media.audio is not None
-        if result.failures and job.error is None:
-            first = result.failures[0]
-            job.error = VideoError(first.code, f"{len(result.failures)} failed items, the first: {first.message}")
-        self._finish_if_done(job, now_seconds)
+        if result.section != task.section:
+            return False
+        self._book.section(task.task_id, result)
+        task.decoder_deaths = task.strange_deaths = task.engine_deaths = 0
+        task.job.searchable(now_seconds)
+        self._count(task, result)
+        if result.resume is not None:
+            task.section, task.resume = result.resume.section, result.resume
+        else:
+            self._settle(task)
+            self._finish_if_done(task.job, now_seconds)
         return True
+
+    def searchable(self, key: TaskKey, now_seconds: float) -> None:
+        """The first points of an attempt are in the store."""
+        task = self._tasks.get(key.task_id)
+        if task is not None:
+            task.job.searchable(now_seconds)
 
     def failed(self, key: TaskKey, code: str, message: str, now_seconds: float) -> None:
         """A task cannot be done: its span becomes a gap, or its whole video fails when it could not even be opened."""
-        task = self._settle(key)
+        task = self._tasks.get(key.task_id)
         if task is None:
             return
-        job = task.job
-        job.error = job.error or VideoError(code, message)
-        if task.kind != "probe":
-            reason = f"{code}: {message}"
-            job.gaps.append(Gap(start_seconds=task.start_seconds, end_seconds=task.end_seconds, reason=reason))
-        self._finish_if_done(job, now_seconds)
+        if code not in PASSING_CODES | ACCESS_CODES and task.kind != "probe":
+            self._book.failed(task.task_id, code, message)
+        self._settle(task)
+        self._give_up(task, code, message)
+        self._finish_if_done(task.job, now_seconds)
 
-    def decoder_lost(self, key: TaskKey, reason: str, now_seconds: float) -> Abort | None:
-        """The decoder of this attempt is gone: try again, or give the task up. Returns what the engine must be told."""
+    def decoder_lost(self, key: TaskKey, reason: str, now_seconds: float, strange: bool = False) -> Abort | None:
+        """The decoder of this attempt is gone: try again, or give the task up. Returns what the engine must be told.
+
+        strange: it was killed from outside, which says less about the task.
+        """
         task = self._tasks.get(key.task_id)
         if task is None or task.attempt != key.attempt:
             return None
-        task.decoder_deaths += 1
+        counts = not strange or (task.strange_deaths + 1) % STRANGE_DEATHS == 0
+        if counts and task.kind != "probe":
+            self._book.died(task.task_id)
+        task.strange_deaths += strange
+        task.decoder_deaths += counts
         if task.decoder_deaths >= self._config.run.attempts:
             message = f"gave up after {task.decoder_deaths} attempts (run.attempts): {reason}"
             self.failed(key, "decoder-died", message, now_seconds)
@@ -146,20 +193,32 @@ class Board:
             self._queue_again(task)
         return Abort(key=key)
 
-    def engine_lost(self) -> None:
+    def engine_lost(self, reason: str = "", now_seconds: float = 0.0, accuse: bool = False) -> bool:
         """The engine is gone, and with it all that a decoder had sent it: every task that is not queued, is again.
 
         That is none of `run.attempts`. An attempt that turns out durable all the same counts, as ever.
+
+        accuse: engines die again and again, so the task that was alone in this one is suspected, and given up when that
+        was so for `run.attempts` times; then this returns True.
         """
-        queued = {task.task_id for task in self._queue}
-        for task in reversed(list(self._tasks.values())):  # the oldest comes first again
-            if task.task_id not in queued:
+        under_way = self.in_flight()
+        if accuse and len(under_way) == 1 and under_way[0].kind != "probe":
+            under_way[0].engine_deaths += 1
+        given_up = False
+        for task in reversed(under_way):  # the oldest comes first again
+            if task.engine_deaths >= self._config.run.attempts:
+                message = f"the engine died {task.engine_deaths} times with nothing else in it (run.attempts): {reason}"
+                self.failed(task.key, "engine-died", message, now_seconds)
+                given_up = True
+            else:
                 self._queue_again(task)
+        return given_up
 
     def stop(self, now_seconds: float) -> None:
         """Give up every task that no decoder has: the run is draining."""
-        for task in list(self._queue):
-            self._interrupt(task, now_seconds)
+        for queue in self._queues.values():
+            for task in list(queue):
+                self._interrupt(task, now_seconds)
 
     def stop_all(self, now_seconds: float) -> None:
         """Give up every task there is: nobody is left to do it."""
@@ -174,103 +233,59 @@ class Board:
     def _queue_again(self, task: Task) -> None:
         task.attempt += 1
         task.done_seconds = 0.0
-        self._queue.appendleft(task)
+        self._queues[task.job.priority].appendleft(task)
 
-    def _queue_task(
-        self,
-        job: VideoJob,
-        kind: str,
-        make: Callable[[TaskKey], Message],
-        start_seconds: float = 0.0,
-        end_seconds: float = 0.0,
-    ) -> None:
-        task = Task(self._next_id, job, make, kind, start_seconds, end_seconds)
-        self._next_id += 1
+    def _queue(self, task: Task) -> None:
         self._tasks[task.task_id] = task
-        job.open_tasks[task.task_id] = task
-        job.total_seconds += end_seconds - start_seconds
-        self._queue.append(task)
+        task.job.open_tasks[task.task_id] = task
+        self._queues.setdefault(task.job.priority, deque()).append(task)
 
-    def _plan(self, job: VideoJob) -> None:
-        media = job.media
-        assert media is not None
-        job.notes.extend(media.notes)
-        duration = media.duration_seconds or 0.0
-        self._plan_audio(job, media, duration)
-        if media.video is None:
-            job.notes.append("no video stream: no frames")
-        elif self._frame_format is None:
-            job.notes.append('models.image = "off": no frames')
-        else:
-            for start, end in plan_spans(media.video.duration_seconds or media.duration_seconds, self._config.decode):
-                self._plan_span(job, media, start, end, duration)
-
-    def _plan_span(self, job: VideoJob, media: MediaInfo, start: float, end: float | None, duration: float) -> None:
-        frame_format, video_id = self._frame_format, job.video_id
-        assert frame_format is not None
-        assert video_id is not None
-
-        def make(key: TaskKey) -> Message:
-            return DecodeFrames(
-                key=key,
-                path=job.path,
-                shown_path=job.shown_path,
-                video_id=video_id,
-                media=media,
-                start_seconds=start,
-                end_seconds=end,
-                format=frame_format,
-            )
-
-        self._queue_task(job, "frames", make, start, end if end is not None else max(duration, start))
-
-    def _plan_audio(self, job: VideoJob, media: MediaInfo, duration: float) -> None:
-        models, video_id = self._config.models, job.video_id
-        assert video_id is not None
-        wanted = self._config.speech.captions == "prefer" and models.text != "off"
-        captions = choose_track(media.captions, self._config.speech) if wanted else None
-        transcribe = models.speech != "off"
-        voices = models.voice != "off"
-        job.notes.extend(
-            f'models.{role} = "off": {what}'
-            for role, what in (
-                ("speech", "nothing is transcribed"),
-                ("text", "no text vectors"),
-                ("voice", "no voice vectors"),
-            )
-            if getattr(models, role) == "off" and media.audio is not None
-        )
-        if captions is not None:
-            job.notes.append(f"captions: {describe_track(captions)}; where it has no cue, speech is transcribed")
-        if media.audio is None:
-            job.notes.append("no audio stream: no speech")
-        if captions is None and (media.audio is None or not (transcribe or voices)):
+    def _take_up(self, job: VideoJob, each: Plan, row: PlannedTask) -> None:
+        """A planned task, as far as an earlier run has not done it."""
+        make: MakeMessage = each.make
+        task = Task(row.task_id, job, make, each.span.kind, each.span.start_seconds, each.span.end_seconds)
+        task.decoder_deaths, task.resume = row.deaths, row.resume
+        task.section = row.resume.section if row.resume is not None else 0
+        job.total_seconds += task.end_seconds - task.start_seconds
+        if row.results is not None:
+            self._count(task, row.results)
+        if row.state == "open":
+            self._queue(task)
             return
+        job.settled_seconds += task.end_seconds - task.start_seconds
+        if row.error is not None:
+            self._give_up(task, *row.error)
 
-        def make(key: TaskKey) -> Message:
-            return DecodeAudio(
-                key=key,
-                path=job.path,
-                shown_path=job.shown_path,
-                video_id=video_id,
-                media=media,
-                captions=captions,
-                transcribe=transcribe,
-                voices=voices,
-            )
+    def _count(self, task: Task, result: TaskResult) -> None:
+        job = task.job
+        job.points.update(result.points)
+        for gap in result.gaps:
+            job.add_gap(gap)
+        job.failures.extend(result.failures)
+        job.notes.extend(note for note in result.notes if note not in job.notes)
+        for name in SUMS:
+            job.sums[name] += getattr(result, name)
+        job.heard |= task.kind == "audio" and job.media is not None and job.media.audio is not None
+        if result.failures and job.error is None:
+            first = result.failures[0]
+            job.error = VideoError(first.code, f"{len(result.failures)} failed items, the first: {first.message}")
 
-        self._queue_task(job, "audio", make, 0.0, duration)
+    def _give_up(self, task: Task, code: str, message: str) -> None:
+        job = task.job
+        job.error = job.error or VideoError(code, message)
+        if task.kind != "probe":
+            begin = task.resume.seconds if task.resume is not None else task.start_seconds
+            reason = f"{code}: {message}"
+            job.gaps.append(Gap(start_seconds=begin, end_seconds=max(begin, task.end_seconds), reason=reason))
 
-    def _settle(self, key: TaskKey) -> Task | None:
+    def _settle(self, task: Task) -> None:
         """Close a task: done or given up. A retry of it that still waits is withdrawn."""
-        task = self._tasks.pop(key.task_id, None)
-        if task is None:
-            return None
-        if task in self._queue:
-            self._queue.remove(task)
+        del self._tasks[task.task_id]
+        queue = self._queues.get(task.job.priority)
+        if queue is not None and task in queue:
+            queue.remove(task)
         task.job.open_tasks.pop(task.task_id)
         task.job.settled_seconds += task.end_seconds - task.start_seconds
-        return task
 
     def _finish_if_done(self, job: VideoJob, now_seconds: float) -> None:
         if job.open_tasks:
@@ -294,9 +309,3 @@ class Board:
             twin.error = job.error if twin.status == "failed" else None
             twin.points = Counter(job.points)
             self._finish(twin, now_seconds)
-
-
-def describe_track(track: CaptionTrack) -> str:
-    """A caption track in a few words."""
-    where = f"stream {track.stream_index}" if track.sidecar is None else "the file beside it"
-    return f"{where} ({track.format}, {track.language or 'language not given'})"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from transport.messages import Gap, ItemFailure, MediaInfo, Message, TaskKey
+from transport.messages import AudioResume, Gap, ItemFailure, MediaInfo, Message, TaskKey
 
 # Reasons of gaps that say nothing about the content: a file that could be probed was gone, exchanged or out of reach
 # later. The video counts as failed in part, and the next run tries it again.
@@ -12,6 +12,10 @@ ACCESS_CODES = {
     "not-found", "no-permission", "not-a-file", "empty-file", "not-media", "broken-header", "no-streams", "read-error",
     "file-changed",
 }  # fmt: skip
+
+# Errors that say nothing about the video at all: the run ended, or the file went away while it was read. Nothing of
+# them is remembered; whoever meets the file next goes on where it was left.
+PASSING_CODES = {"interrupted", "drained", "not-found", "file-changed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,16 @@ class Task:
 
     task_id: int
     job: "VideoJob"
-    make: Callable[[TaskKey], Message]
+    make: Callable[[TaskKey, AudioResume | None], Message]
     kind: str  # probe | frames | audio
     start_seconds: float = 0.0
     end_seconds: float = 0.0
     attempt: int = 0
     decoder_deaths: int = 0  # of all attempts: those that the engine's death ended are no fault of the task
+    strange_deaths: int = 0  # … of them, by SIGKILL from outside: they accuse the file less (see `Board.decoder_lost`)
+    engine_deaths: int = 0  # with no other task in the engine
+    section: int = 0  # of the sound track: how many are durable
+    resume: AudioResume | None = None  # behind them
     done_seconds: float = 0.0
 
     @property
@@ -48,6 +56,9 @@ class VideoJob:
     path: bytes
     shown_path: str
     started_seconds: float
+    priority: int = 0  # of its root: the highest goes first
+    complete_seconds: float | None = None  # when the file was complete, on the clock of started_seconds; None: unknown
+    searchable_seconds: float | None = None  # from then (or from the start) to its first durable point
     video_id: str | None = None
     size_bytes: int = 0
     mtime_ns: int = 0
@@ -78,6 +89,17 @@ class VideoJob:
             "file-changed", "it changed while it was read: run again when it is whole"
         )
         self.status = "partial" if self.status == "indexed" else self.status
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether what went wrong says nothing about the video: it is to be tried again by itself."""
+        return self.error is not None and self.error.code in PASSING_CODES
+
+    def searchable(self, now_seconds: float) -> None:
+        """Points of it are durable in the store."""
+        if self.searchable_seconds is None:
+            begin = self.complete_seconds if self.complete_seconds is not None else self.started_seconds
+            self.searchable_seconds = max(0.0, now_seconds - begin)
 
     def add_gap(self, gap: Gap) -> None:
         """Something is missing; where that is no fault of the content, it is an error of the video."""

@@ -1,5 +1,6 @@
 """The board: what a video's tasks become of, retries, twins, and that no task is ever lost."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -7,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import Config, RunOptions
-from engine.tasks import Board
+from engine.ledger_tasks import PlannedTask, TaskSpan
+from engine.tasks import STRANGE_DEATHS, Board
 from engine.videos import VideoError, VideoJob
+from stages.errors import SluiceError
 from stages.options import DecodeOptions, ModelOptions
 from transport.messages import (
     Abort,
+    AudioResume,
     AudioStream,
     CaptionTrack,
     DecodeAudio,
@@ -267,6 +271,209 @@ def test_stopping_all_gives_up_what_decoders_have_too() -> None:
     assert board.is_done
     assert {job.shown_path: job.status for job in board.finished} == {"a.mp4": "partial", "b.mp4": "failed"}
     assert all(job.error is not None and job.error.code == "interrupted" for job in board.finished)
+
+
+class Book:
+    """A task book that remembers tasks by their spans, and may be unavailable."""
+
+    def __init__(self, *rows: PlannedTask) -> None:
+        self.rows = {row.span: row for row in rows}
+        self.calls: list[tuple[Any, ...]] = []
+        self.is_away = False
+
+    def _called(self, *call: Any) -> None:
+        if self.is_away:
+            raise SluiceError("ledger-unavailable", "locked")
+        self.calls.append(call)
+
+    def plan(self, video_id: str, spans: Sequence[TaskSpan], retry_failed: bool) -> list[PlannedTask]:
+        self._called("plan", video_id, retry_failed)
+        new = {span: PlannedTask(100 + number, span, "open", 0, None, None, None) for number, span in enumerate(spans)}
+        return [self.rows.get(span, new[span]) for span in spans]
+
+    def section(self, task_id: int, result: TaskResult) -> bool:
+        self._called("section", task_id, result.section)
+        return True
+
+    def failed(self, task_id: int, code: str, message: str) -> None:
+        self._called("failed", task_id, code)
+
+    def died(self, task_id: int) -> int:
+        self._called("died", task_id)
+        return 1
+
+
+AUDIO_SPAN = TaskSpan("audio", 0.0, 150.0)
+SPANS = [TaskSpan("frames", float(start), float(min(start + 60, 150))) for start in (0, 60, 120)]
+SECOND = AudioResume(section=1, seconds=70.0, state=b"s")
+
+
+def booked(book: Book, info: MediaInfo | None = None, **more: Any) -> tuple[Board, list[Any]]:
+    """A board with that book and one video, probed, and the messages of its tasks."""
+    board = Board(Config(**more), FORMAT, book=book, retry_failed=False)
+    board.add(b"a.mp4", "a.mp4", 0.0)
+    probe: Any = board.next_message()
+    board.probed(probed(probe.key, info or media()), 1.0)
+    return board, list(iter(board.next_message, None))
+
+
+def test_what_an_earlier_run_has_done_is_not_done_again() -> None:
+    done = result(TaskKey(7, 0), points={"frames": 60})
+    heard = result(TaskKey(8, 2), points={"speech": 4}, speech_seconds=9.0, section=1)
+    book = Book(
+        PlannedTask(7, SPANS[0], "done", 0, None, done, None),
+        PlannedTask(8, AUDIO_SPAN, "open", 0, SECOND, heard, None),
+    )
+    board, messages = booked(book)
+    assert [type(message) for message in messages] == [DecodeAudio, DecodeFrames, DecodeFrames]
+    assert messages[0].resume == SECOND
+    assert messages[0].key == TaskKey(8, 0)
+    assert board.jobs[b"a.mp4"].done_seconds == 60.0
+    board.durable(result(messages[0].key, points={"speech": 1}, speech_seconds=1.0, section=1), 2.0)
+    for message in messages[1:]:
+        board.durable(result(message.key, points={"frames": 60}), 2.0)
+    job = only(board)
+    assert (job.status, job.points, job.sums["speech_seconds"]) == ("indexed", {"frames": 180, "speech": 5}, 10.0)
+
+
+def test_what_was_given_up_stays_so_with_its_reason_and_the_rest_goes_on() -> None:
+    book = Book(PlannedTask(7, SPANS[1], "failed", 3, None, None, ("decoder-died", "gave up")))
+    board, messages = booked(book, media(audio=None))
+    assert len(messages) == 2
+    for message in messages:
+        board.durable(result(message.key, points={"frames": 60}), 2.0)
+    job = only(board)
+    assert job.status == "partial"
+    assert [(gap.start_seconds, gap.end_seconds) for gap in job.gaps] == [(60.0, 120.0)]
+    assert job.error == VideoError("decoder-died", "gave up")
+
+
+def test_a_video_of_which_nothing_is_left_to_do_is_finished_at_once() -> None:
+    rows = [PlannedTask(n, span, "done", 0, None, result(TaskKey(n, 0), points={"frames": 1}), None)
+            for n, span in enumerate(SPANS)]  # fmt: skip
+    board, messages = booked(Book(*rows), media(audio=None))
+    assert messages == []
+    assert only(board).points == {"frames": 3}
+
+
+def test_the_sections_of_a_sound_track_count_once_each_whatever_attempt_brings_them() -> None:
+    board, (audio,) = booked(Book(), media(video=None))
+    first = result(audio.key, points={"speech": 2}, resume=SECOND)
+    assert board.durable(first, 2.0)
+    assert not board.durable(first, 3.0)
+    board.decoder_lost(audio.key, "crashed", 4.0)
+    again: Any = board.next_message()
+    assert (again.key.attempt, again.resume) == (1, SECOND)
+    assert not board.durable(result(again.key, points={"speech": 2}, resume=SECOND), 5.0), "of the attempt before it"
+    assert board.durable(result(again.key, points={"speech": 3}, section=1), 6.0)
+    assert only(board).points == {"speech": 5}
+
+
+def test_a_section_that_is_durable_clears_its_task_of_the_deaths_before() -> None:
+    config = {"run": RunOptions(attempts=2)}
+    board, (audio,) = booked(Book(), media(video=None), **config)
+    board.decoder_lost(audio.key, "crashed", 2.0)
+    again: Any = board.next_message()
+    board.durable(result(again.key, resume=SECOND), 3.0)
+    board.decoder_lost(again.key, "crashed", 4.0)
+    assert board.queued_tasks == 1
+    assert not board.finished
+
+
+def test_deaths_by_a_foreign_hand_accuse_a_task_less() -> None:
+    board, (message, *_) = booked(Book(), media(audio=None), run=RunOptions(attempts=1))
+    for attempt in range(STRANGE_DEATHS - 1):
+        board.decoder_lost(TaskKey(message.key.task_id, attempt), "killed", 2.0, strange=True)
+        assert not board.jobs[b"a.mp4"].gaps
+        board.next_message()
+    board.decoder_lost(TaskKey(message.key.task_id, STRANGE_DEATHS - 1), "killed", 2.0, strange=True)
+    assert len(board.jobs[b"a.mp4"].gaps) == 1
+
+
+def test_the_book_is_told_of_deaths_and_of_what_is_given_up_but_not_of_what_passes() -> None:
+    book = Book()
+    board, messages = booked(book, media(audio=None), run=RunOptions(attempts=2))
+    keys = [message.key for message in messages]
+    board.decoder_lost(keys[0], "crashed", 2.0)
+    board.decoder_lost(TaskKey(keys[0].task_id, 1), "crashed", 2.0)
+    board.failed(keys[1], "not-found", "it was moved", 2.0)
+    board.failed(keys[2], "drained", "stopped", 2.0)
+    task_id = keys[0].task_id
+    assert book.calls[1:] == [("died", task_id), ("died", task_id), ("failed", task_id, "decoder-died")]
+    assert only(board).status == "failed"
+
+
+def test_while_the_book_is_away_nothing_changes_and_the_same_call_can_be_made_again() -> None:
+    book = Book()
+    board = Board(Config(run=RunOptions(attempts=1)), FORMAT, book=book)
+    board.add(b"a.mp4", "a.mp4", 0.0)
+    probe: Any = board.next_message()
+    calls: list[Any] = [lambda: board.probed(probed(probe.key, media(audio=None)), 1.0)]
+
+    def again(call: Any) -> None:
+        book.is_away = True
+        before = (board.queued_tasks, len(board.jobs), list(board.finished))
+        with pytest.raises(SluiceError):
+            call()
+        assert (board.queued_tasks, len(board.jobs), list(board.finished)) == before
+        book.is_away = False
+        call()
+
+    again(calls[0])
+    first, second, third = (message.key for message in iter(board.next_message, None))  # type: ignore[attr-defined]
+    again(lambda: board.durable(result(first, points={"frames": 1}), 2.0))
+    again(lambda: board.failed(second, "bad-span", "no", 2.0))
+    again(lambda: board.decoder_lost(third, "crashed", 2.0))
+    job = only(board)
+    assert (job.points, len(job.gaps)) == ({"frames": 1}, 2)
+
+
+def test_what_a_run_before_this_one_left_with_the_consumer_goes_into_the_book() -> None:
+    book = Book()
+    board = Board(Config(), FORMAT, book=book)
+    assert not board.durable(result(TaskKey(77, 0), section=3), 1.0)
+    assert book.calls == [("section", 77, 3)]
+
+
+def test_files_of_a_higher_priority_go_first() -> None:
+    board = Board(Config(), FORMAT)
+    for path, priority in (("a", 0), ("b", 5), ("c", 0), ("d", 5)):
+        board.add(path.encode(), path, 0.0, priority)
+    assert board.top_priority == 5
+    assert [message.path for message in iter(board.next_message, None)] == [b"b", b"d", b"a", b"c"]  # type: ignore[attr-defined]
+    assert board.top_priority is None
+
+
+def test_the_time_to_the_first_searchable_point_counts_from_the_complete_file() -> None:
+    board = Board(Config(), FORMAT)
+    board.add(b"a.mp4", "a.mp4", 10.0, 0, 4.0)
+    probe: Any = board.next_message()
+    board.probed(probed(probe.key, media(audio=None)), 11.0)
+    message: Any = board.next_message()
+    job = board.jobs[b"a.mp4"]
+    assert job.searchable_seconds is None
+    board.searchable(message.key, 12.0)
+    board.searchable(message.key, 13.0)
+    assert job.searchable_seconds == 8.0
+
+
+def test_a_task_that_is_alone_when_engines_die_again_and_again_is_given_up() -> None:
+    config = Config(run=RunOptions(attempts=2), decode=DecodeOptions(span_seconds=1000))
+    board, _ = board_with(media(audio=None), config)
+    assert not board.engine_lost("segfault", 2.0, accuse=True)
+    board.next_message()
+    assert not board.engine_lost("segfault", 2.0), "nobody is accused of a first death"
+    board.next_message()
+    assert board.engine_lost("segfault", 3.0, accuse=True)
+    job = only(board)
+    assert job.error is not None
+    assert (job.error.code, "segfault" in job.error.message) == ("engine-died", True)
+
+
+def test_of_several_tasks_none_is_accused_of_the_engines_death() -> None:
+    board, messages = board_with(media(), Config(run=RunOptions(attempts=1)))
+    assert not board.engine_lost("segfault", 2.0, accuse=True)
+    assert board.queued_tasks == len(messages)
 
 
 @settings(max_examples=60, deadline=None)
