@@ -5,8 +5,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -17,6 +18,9 @@ from engine.worker import WorkerSpec, child_main
 
 TAIL_LINES = 20
 READ_BYTES = 65536
+
+# What the libraries say when the address space is used up: Python, C++, PyAV and decord.
+OUT_OF_MEMORY = ("MemoryError", "std::bad_alloc", "Cannot allocate memory")
 
 
 class Child:
@@ -40,6 +44,7 @@ class Child:
             daemon=True,
         )
         self.process.start()
+        self.started_seconds = time.monotonic()
         _close(parent_end, log_end)
 
     @property
@@ -51,6 +56,12 @@ class Child:
     def identity(self) -> bytes:
         """Its name on the control socket."""
         return self.spec.identity
+
+    @property
+    def pid(self) -> int:
+        """Its number, also when it is gone."""
+        assert self.process.pid is not None, "a child is started when it is made"
+        return self.process.pid
 
     @property
     def is_alive(self) -> bool:
@@ -70,20 +81,23 @@ class Child:
 
     def kill(self) -> None:
         """Stop it now. Safe at any instant: what is not durable is done again."""
-        if self.process.is_alive() and self.process.pid is not None:
-            os.kill(self.process.pid, signal.SIGKILL)
+        if self.process.is_alive():
+            os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Collect it after its end."""
         self.process.join()
         self.read_log()
+        self.log_open = False
         _close(self.log, self._lifeline)
 
     def last_words(self) -> str:
         """How it ended and what it said last, in one line."""
         self.read_log()
         said = self.tail[-1] if self.tail else "it said nothing"
-        return f"{self.name} {describe_exit(self.process.exitcode)}; last log line: {said}"
+        limit = limit_reached(self.process.exitcode, self.tail) if self.spec.role == "decoder" else None
+        reason = f" (it came to {limit})" if limit is not None else ""
+        return f"{self.name} {describe_exit(self.process.exitcode)}{reason}; last log line: {said}"
 
     @property
     def failed_at_start(self) -> bool:
@@ -130,6 +144,16 @@ def describe_exit(code: int | None) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     names = {int(known): known.name for known in ExitCode}
     return f"ended with exit code {code}" + (f" ({names[code]})" if code in names else "")
+
+
+def limit_reached(code: int | None, tail: Iterable[str]) -> str | None:
+    """The setting whose limit ended a decoder (engine/sandbox.py), by its exit code and last lines; None: neither."""
+    if code == -signal.SIGXCPU:
+        return "decode.cpu_minutes"
+    ended_itself = code in (ExitCode.CHILD_CRASHED, -signal.SIGABRT)
+    if ended_itself and any(words in line for line in tail for words in OUT_OF_MEMORY):
+        return "decode.memory_gb"
+    return None
 
 
 def _close(*connections: Connection) -> None:
