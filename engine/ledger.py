@@ -29,6 +29,12 @@ from engine.locks import hold
 PREFIX_CHARACTERS = 4  # of a video id, at least, for it to be found by
 FOUND = 100  # videos that one beginning may mean
 
+# Settings of [decode] that decide how fast and how safely a file is read, and not what is found in it.
+HOW_NOT_WHAT = (
+    "processes", "threads", "span_seconds", "max_pixels", "max_streams", "max_hours", "memory_gb", "cpu_minutes",
+    "network",
+)  # fmt: skip
+
 VideoState = Literal["working", "indexed", "partial", "failed"]
 COLUMNS = "video_id, fingerprint, state, path, shown_path, report, error_code, error_message, started_at, finished_at"
 INTO_VIDEOS = f"INTO videos ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -70,6 +76,18 @@ class VideoList:
     def listing(self, limit: int, state: VideoState | None = None) -> list[VideoRow]:
         """Videos in a state, or in any, the one begun last first; each as it was begun last."""
         return self._latest("?1 IS NULL OR state = ?1", (state,), limit)
+
+    def path_of(self, video_id: str) -> bytes | None:
+        """Its path of record, which its points carry; None: it is not known."""
+        row = self._database.row(
+            "SELECT path FROM videos WHERE video_id = ? ORDER BY started_at DESC LIMIT 1", (video_id,)
+        )
+        return bytes(row[0]) if row is not None else None
+
+    def at(self, path: bytes) -> list[str]:
+        """The videos whose path of record this is, in whatever state."""
+        rows = self._database.rows("SELECT DISTINCT video_id FROM videos WHERE path = ?", (path,))
+        return [row[0] for row in rows]
 
     def counts(self) -> dict[str, int]:
         """Videos by state."""
@@ -241,8 +259,8 @@ def ledger_path(config: Config) -> Path:
 def fingerprint(config: Config, labels: Sequence[str]) -> str:
     """Hash of everything that decides which points a video gets. labels: "role name@revision" of every model."""
     decode = msgspec.to_builtins(config.decode)
-    for name in ("processes", "threads", "span_seconds", "max_pixels", "max_streams", "max_hours"):
-        decode.pop(name)  # these decide how fast, not what
+    for name in HOW_NOT_WHAT:
+        decode.pop(name)
     parts = {
         "models": sorted(labels),
         "decode": decode,

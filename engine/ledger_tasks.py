@@ -67,7 +67,7 @@ class Tasks:
     def plan(self, video_id: str, spans: Sequence[TaskSpan], retry_failed: bool) -> list[PlannedTask]:
         """The tasks of a video, in the order of `spans`: as they stand, or new ones when the spans are others now.
 
-        retry_failed: those that were given up are open again, where they had come to.
+        retry_failed: those that were given up are open again, where they had come to; those with failed items, anew.
 
         Raises:
             LedgerUnavailable, LedgerDamaged: nothing was changed. ValueError: a span is named twice.
@@ -112,13 +112,22 @@ class Tasks:
         return int(row[0]) if row is not None else 0
 
     def retry(self, video_id: str) -> int:
-        """Open the failed tasks of a video again, where they had come to; returns how many."""
+        """Open the failed tasks of a video again, where they had come to, and anew those of which single items failed;
+        returns how many.
+        """
+        mine = "WHERE video_id = ? AND fingerprint = ?"
         with self._database.transaction():
-            return self._database.write(
-                "UPDATE tasks SET state = 'open', deaths = 0, error_code = NULL, error_message = NULL"
-                " WHERE video_id = ? AND fingerprint = ? AND state = 'failed'",
+            given_up = self._database.write(
+                f"UPDATE tasks SET state = 'open', deaths = 0, error_code = NULL, error_message = NULL {mine}"
+                " AND state = 'failed'",
                 (video_id, self._fingerprint),
             )
+            in_part = self._database.write(
+                f"UPDATE tasks SET state = 'open', deaths = 0, section = 0, resume_seconds = NULL, resume_state = NULL,"
+                f" result = NULL {mine} AND json_array_length(result, '$.failures') > 0",
+                (video_id, self._fingerprint),
+            )
+        return given_up + in_part
 
     def prune(self, video_id: str) -> None:
         """Forget the tasks of a video, of every fingerprint: it is indexed, and its report says what came of them."""
@@ -195,6 +204,13 @@ class Operations(OperationList):
                 "INSERT INTO operations (kind, video_id, payload, at) VALUES (?, ?, ?, ?)",
                 (kind, video_id, json.dumps(payload), self._clock()),
             )
+
+    def is_removing(self, video_id: str) -> bool:
+        """Whether the store has yet to remove points of this video."""
+        found = self._database.row(
+            "SELECT 1 FROM operations WHERE video_id = ? AND kind = 'remove' AND refused IS NULL LIMIT 1", (video_id,)
+        )
+        return found is not None
 
     def done(self, operation_id: int) -> None:
         """It is durable in the store. One that is unknown was done before."""

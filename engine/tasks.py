@@ -243,7 +243,8 @@ class Board:
     def _take_up(self, job: VideoJob, each: Plan, row: PlannedTask) -> None:
         """A planned task, as far as an earlier run has not done it."""
         make: MakeMessage = each.make
-        task = Task(row.task_id, job, make, each.span.kind, each.span.start_seconds, each.span.end_seconds)
+        end = each.span.end_seconds if each.span.end_seconds is not None else each.span.start_seconds
+        task = Task(row.task_id, job, make, each.span.kind, each.span.start_seconds, end)
         task.decoder_deaths, task.resume = row.deaths, row.resume
         task.section = row.resume.section if row.resume is not None else 0
         job.total_seconds += task.end_seconds - task.start_seconds
