@@ -82,4 +82,5 @@ def targets_of(arguments: Sequence[str]) -> tuple[Target, ...]:
 def _target_of(argument: str) -> Target:
     if _VIDEO_ID.fullmatch(argument):
         return Target(video_id=argument)
-    return Target(path=os.fsencode(os.path.abspath(argument)))  # noqa: PTH100 - links are kept as they are
+    absolute = os.path.abspath(argument)  # noqa: PTH100 - links are kept as they are
+    return Target(path=os.fsencode(absolute), spelled=os.fsencode(argument))

@@ -13,6 +13,7 @@ from transport.messages import Message, Value
 
 MAX_REQUEST_BYTES = 64 * 1024  # of one request; a command needs a few hundred
 MIN_ID_DIGITS = 8  # of a video id, to name a video by
+MAX_QUERY_CHARACTERS = 4096  # models read a few hundred words at most
 MAX_HITS = 1000  # of each kind, that one search may ask for: the answer is held in memory
 
 
@@ -20,6 +21,7 @@ class Target(Value, frozen=True):
     """A video, named by its path or by the beginning of its id. Exactly one of the two is given."""
 
     path: bytes | None = None  # absolute, as the file system spells it
+    spelled: bytes | None = None  # the same as it was typed, which is how `ingest` may have noted it
     video_id: Annotated[str, Meta(pattern=f"^[0-9a-f]{{{MIN_ID_DIGITS},64}}$")] | None = None  # its first digits
 
 
@@ -30,7 +32,7 @@ class StatusRequest(Message, frozen=True):
 class SearchRequest(Message, frozen=True):
     """Find the frames and speech nearest to a query."""
 
-    query: Annotated[str, Meta(min_length=1, max_length=4096)]
+    query: Annotated[str, Meta(min_length=1, max_length=MAX_QUERY_CHARACTERS)]
     within: Literal["frames", "speech", "all"] = "all"
     limit: Annotated[int, Meta(ge=1, le=MAX_HITS)] = 10  # hits of each kind
     speaker: str | None = None
