@@ -8,8 +8,9 @@ Jobs made from one message share its buffer, whose credit returns when the last 
 gives its result behind its own last points, and behind the results of the sections before it.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 from engine.config import EngineOptions
 from engine.faults import DeviceLostError, RecycleError
@@ -19,15 +20,17 @@ from engine.jobs import Attempt, Attempts, Buffer, ItemId, Job, covered_seconds
 from engine.outbox import Outbox
 from engine.points import points_message
 from engine.pressure import Pressure
+from engine.queries import Queries, QueryJob
 from engine.restarts import MEMORY_STUCK
 from engine.runner import Failure, Runner
-from engine.scheduler import Batch, Grouping, Scheduler
+from engine.scheduler import Grouping, Scheduler
 from stages.base import Transcript
 from stages.options import VoiceOptions
 from transport.codec import WireError
 from transport.messages import (
     Caption,
     Checkpoint,
+    EmbedQuery,
     Frame,
     ItemFailure,
     Message,
@@ -65,9 +68,10 @@ class Engine:
         share_bytes: int,
         suspects: Collection[ItemId] = (),
         condemned: Mapping[ItemId, Failure] | None = None,
+        query_roles: Collection[str] = (),
     ) -> None:
         """share_bytes: credit of one decoder. suspects run alone; condemned items are failed without being run: both
-        were running when an engine before this one lost its device.
+        were running when an engine before this one lost its device. query_roles: models that embed queries.
         """
         self.runner = runner
         self.models = runner.models
@@ -79,7 +83,8 @@ class Engine:
         self._suspects = frozenset(suspects)
         self._condemned = dict(condemned or {})
         self._attempts = Attempts()
-        self.scheduler: Scheduler[Job] = Scheduler(
+        self.queries = Queries(query_roles)
+        self.scheduler: Scheduler[Job | QueryJob] = Scheduler(
             {role: GROUPING[role] for role in self.models},
             self.gate.limits,
             max_delay_seconds=options.max_delay_ms / 1000,
@@ -113,6 +118,13 @@ class Engine:
         """Forget an attempt that its decoder gave up or died in. Its queued jobs still run: their points are right."""
         self._attempts.abort(key)
         self._see_end()
+
+    def ask(self, message: EmbedQuery, now_seconds: float) -> None:
+        """Take a search query: it runs before all items. Its answer comes to `queries.answers`."""
+        for job in self.queries.ask(message):
+            model = self.models[job.role]
+            size, length = model.bytes_of(job.item) + TEXT_OVERHEAD_BYTES, model.length_of(job.item)
+            self.scheduler.append(job.role, job, size, now_seconds, length, urgent=True)
 
     def _see_end(self) -> None:
         """Part-filled batches may go when no open attempt will bring more, or when nothing more is let in."""
@@ -161,27 +173,36 @@ class Engine:
         batch = self.scheduler.next_batch(now_seconds, self._may_not_run(now_seconds))
         if batch is None:
             return False
-        before = self.runner.counters[batch.role]
-        oom_events, batch_splits = before.oom_events, before.batch_splits
-        outcomes = self._run(batch)
-        after = self.runner.counters[batch.role]
-        for attempt in {id(job.attempt): job.attempt for job in batch.items}.values():
-            attempt.oom_events += after.oom_events - oom_events
-            attempt.batch_splits += after.batch_splits - batch_splits
-        self._finish(batch.role, batch.items, outcomes, now_seconds)
+        if batch.urgent:
+            self._answer(batch.role, cast(list[QueryJob], batch.items))
+        else:
+            self._work(batch.role, cast(list[Job], batch.items), now_seconds)
         self.gate.relieve(self.scheduler, now_seconds)
         self._see_end()
         return True
 
-    def _run(self, batch: Batch[Job]) -> list[Any]:
+    def _answer(self, role: str, jobs: list[QueryJob]) -> None:
+        for job, outcome in zip(jobs, self._run(role, jobs), strict=True):
+            self.queries.finish(job, outcome)
+
+    def _work(self, role: str, jobs: list[Job], now_seconds: float) -> None:
+        before = replace(self.runner.counters[role])
+        final = len(jobs) == 1 and jobs[0].id in self._suspects
+        outcomes = self._run(role, jobs, final)
+        after = self.runner.counters[role]
+        for attempt in {id(job.attempt): job.attempt for job in jobs}.values():
+            attempt.oom_events += after.oom_events - before.oom_events
+            attempt.batch_splits += after.batch_splits - before.batch_splits
+        self._finish(role, jobs, outcomes, now_seconds)
+
+    def _run(self, role: str, jobs: Sequence[Job | QueryJob], final: bool = False) -> list[Any]:
         """Raises EngineLostError when nothing more can run in this process."""
-        inputs = [job.item for job in batch.items]
-        final = len(batch.items) == 1 and batch.items[0].id in self._suspects
+        inputs = [job.item for job in jobs]
         try:
-            return self.runner.run(batch.role, inputs, self.scheduler.waiting_by_role(), final)
+            return self.runner.run(role, inputs, self.scheduler.waiting_by_role(), final)
         except (DeviceLostError, RecycleError) as error:
             running = {id(item) for item in error.inputs}
-            suspects = tuple(job.id for job in batch.items if id(job.item) in running)
+            suspects = tuple(job.id for job in jobs if isinstance(job, Job) and id(job.item) in running)
             code = DEVICE_LOST if isinstance(error, DeviceLostError) else MEMORY_STUCK
             raise EngineLostError(code, str(error), suspects) from error
 
@@ -204,7 +225,7 @@ class Engine:
 
     def is_idle(self) -> bool:
         """Nothing is queued, no attempt is open, nothing waits to be sent."""
-        return not (len(self.scheduler) or len(self._attempts) or len(self.outbox))
+        return not (len(self.scheduler) or len(self._attempts) or len(self.outbox) or self.queries.answers)
 
     def next_deadline_seconds(self, now_seconds: float) -> float | None:
         """When something that may run will be ready by age; None when nothing waits."""

@@ -25,12 +25,14 @@ from engine.simulated_device import SimulatedDevice
 from engine.simulation import Simulation, read_simulation, simulated, simulated_device, weights_bytes
 from engine.turns import ParkMode
 from stages.base import Model, Role
-from stages.image_model import ImageModel
+from stages.image_model import ImageModel, Towers
 from stages.options import ModelOptions
 from stages.registry import configured, load
 from transport.messages import FrameFormat
 
 SIMULATED = "simulated"
+QUERY_ROLES: frozenset[Role] = frozenset({"image", "text"})
+TOWERS: dict[bool, Towers] = {False: "image", True: "both"}  # of the image model, by whether queries are answered
 SAVE_SECONDS = 60.0  # what was learned is written no more often than this
 CANNOT_SAVE = (
     "{path} cannot be written ({reason}): what was learned of the models is measured anew at the next start; set "
@@ -45,6 +47,7 @@ class Loaded:
     runner: Runner
     frame_format: FrameFormat | None  # what the image model takes; None when it is off
     notes: tuple[str, ...]  # what whoever started it should know
+    query_roles: frozenset[Role]  # models that embed queries
 
 
 class Loader:
@@ -52,8 +55,12 @@ class Loader:
     those that came before make way, and come back when there is work for them.
     """
 
-    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, config: Config, clock: Callable[[], float] = time.monotonic, serves_queries: bool = False
+    ) -> None:
+        """serves_queries: load what embeds them, too: the text tower of the image model."""
         self._config = config
+        self._serves_queries = serves_queries
         self._clock = clock
         self._simulation = read_simulation(config.device.simulation)
         self._device = _open(config, self._simulation)
@@ -90,7 +97,8 @@ class Loader:
         notes = self._notes
         if trouble is not None:  # it says enough, whether the file could be read or not
             notes = (*(note for note in notes if note != self._file.note), trouble)
-        return Loaded(runner, inner.frame_format if isinstance(inner, ImageModel) else None, notes)
+        query_roles = QUERY_ROLES & self._models.keys() if self._serves_queries else frozenset()
+        return Loaded(runner, inner.frame_format if isinstance(inner, ImageModel) else None, notes, query_roles)
 
     def save(self, runner: Runner, at_once: bool = False) -> None:
         """Write down what was learned of the models, now and then. Where that fails the run goes on: said once."""
@@ -157,17 +165,17 @@ class Loader:
         return model, max(0, self._device.read().used_bytes - before)
 
     def _loaded(self, role: Role) -> Model:
-        models = self._config.models
+        models, towers = self._config.models, TOWERS[self._serves_queries]
         if not isinstance(self._device, SimulatedDevice):
-            return load(role, models, self._config.speech, self._device.name, self._config.voice)
-        model = load(role, for_the_cpu(models), self._config.speech, "cpu", self._config.voice)
+            return load(role, models, self._config.speech, self._device.name, self._config.voice, towers=towers)
+        model = load(role, for_the_cpu(models), self._config.speech, "cpu", self._config.voice, towers=towers)
         return simulated(model, self._device, self._simulation)
 
     def _estimate_bytes(self, role: Role) -> int:
         """What the weights of a model should take that could not be loaded."""
         if isinstance(self._device, SimulatedDevice):
             return weights_bytes(role, self._simulation)
-        return estimate_bytes(role, self._config.models, self._device.name)
+        return estimate_bytes(role, self._config.models, self._device.name, self._serves_queries)
 
     def _batch_size(self, role: Role, known: SavedModel | None) -> int:
         wanted: int = getattr(self._config.engine, f"{role}_batch")

@@ -20,18 +20,18 @@ CPU_PROFILE_GB = 4.0  # device.memory_gb of configs/cpu.toml
 FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
-# What the engine leaves on disk, by the names of the tensors: an image model's text tower, and the scale and bias of
-# its loss (transformers' CLIPModel, SiglipModel).
+# What an engine that answers no queries leaves on disk, by the names of the tensors: an image model's text tower, and
+# the scale and bias of its loss (transformers' CLIPModel, SiglipModel).
 UNUSED = {"image": ("text_", "logit_")}
 
 # What is known of a need: measured with one item; told from the model's files; or only that one item did not fit.
 Basis = Literal["measured", "files", "failed"]
 
 
-def estimate_bytes(role: Role, options: ModelOptions, device: str) -> int:
+def estimate_bytes(role: Role, options: ModelOptions, device: str, serves_queries: bool = False) -> int:
     """What a model's weights should take on a device, by its files. Exact for safetensors; else the size of the file,
     halved where float32 becomes float16, or float16 int8, as files of that kind are mostly published. Of an image model
-    in such a file that is an upper bound, for its text tower is not told apart.
+    in such a file that is an upper bound, for its text tower is not told apart. serves_queries: it is loaded, too.
 
     Raises ModelError as `stages.registry.resolve` does.
     """
@@ -42,7 +42,8 @@ def estimate_bytes(role: Role, options: ModelOptions, device: str) -> int:
     dtype = {"image": options.image_dtype, "text": options.text_dtype}.get(role, "float32")
     if dtype == "auto":
         dtype = "float16" if device.startswith("cuda") else "float32"
-    return sum(_file_bytes(file, DTYPE_BYTES[dtype], UNUSED.get(role, ())) for file in files)
+    unused = () if serves_queries else UNUSED.get(role, ())
+    return sum(_file_bytes(file, DTYPE_BYTES[dtype], unused) for file in files)
 
 
 def _file_bytes(file: Path, float_bytes: int, unused: tuple[str, ...]) -> int:

@@ -15,7 +15,7 @@ import zmq
 from engine.core import DEVICE_LOST, Engine, EngineLostError
 from engine.egress import Egress
 from engine.errors import ExitCode
-from engine.host_memory import peak_rss_bytes
+from engine.host_memory import peak_rss_bytes, rss_bytes
 from engine.ingress import Ingress
 from engine.jobs import ItemId
 from engine.loading import Loader
@@ -26,6 +26,7 @@ from transport.messages import (
     Abort,
     ConsumerReplaced,
     Drain,
+    EmbedQuery,
     EngineLost,
     EngineStats,
     ModelStats,
@@ -45,7 +46,7 @@ class EngineProcess:
         self._control = connect_control(zmq.Context(), spec, ToEngineControl)  # its own context: see `leave`
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         config = spec.config
-        self._loader = Loader(config)
+        self._loader = Loader(config, serves_queries=spec.serves_queries and config.daemon.search)
         loaded = self._loader.load()
         self._runner = loaded.runner
         self._device = loaded.runner.device
@@ -60,6 +61,7 @@ class EngineProcess:
             share_bytes=share_bytes,
             suspects=[_item_id(item) for item in spec.suspects],
             condemned={_item_id(each.item): Failure(each.code, each.message) for each in spec.condemned},
+            query_roles=loaded.query_roles,
         )
         self._ingress = Ingress(context, spec.endpoints.items, share_bytes)
         self._egress = Egress(context, spec.endpoints.points, spec.identity)
@@ -83,9 +85,9 @@ class EngineProcess:
         while not (self._draining and self._is_idle()):
             if self._engine.is_accepting:
                 self._take_items(wait_seconds=0.0)
+            self._take_control()
             worked = self._step()
             self._hand_over()
-            self._take_control()
             self._report()
             if not worked:
                 self._take_items(self._wait_seconds())
@@ -122,18 +124,22 @@ class EngineProcess:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Results to the egress thread, credit to the ingress thread."""
+        """Results to the egress thread, credit to the ingress thread, answers to whoever asked."""
         while self._egress.has_room and (outgoing := self._engine.outbox.take()) is not None:
             self._egress.put(outgoing)
         if self._engine.released:
             self._ingress.release(self._engine.released)
             self._engine.released.clear()
+        while self._engine.queries.answers:
+            self._control.send(self._engine.queries.answers.popleft())
 
     def _take_control(self) -> None:
         while (received := self._control.receive(0)) is not None:
             match received.message:
                 case Abort(key=key):
                     self._engine.abort(key)
+                case EmbedQuery() as query:
+                    self._engine.ask(query, time.monotonic())
                 case ConsumerReplaced():
                     self._egress.consumer_replaced()
                 case Drain():
@@ -147,13 +153,14 @@ class EngineProcess:
         self._loader.save(self._runner, at_once)
         counters = self._runner.counters
         pressure, residency = self._engine.gate.pressure.counters, self._runner.turns.residency
+        apart = self._device.name != "cpu"  # what the CPU's models hold is in the RSS
         self._control.send(
             EngineStats(
                 models={role: self._model_stats(role) for role in counters},
                 host_bytes=self._ingress.held_bytes,
                 busy_seconds=sum(counter.busy_seconds for counter in counters.values()),
                 uptime_seconds=now - self._started_seconds,
-                peak_device_bytes=self._runner.peak_bytes if self._device.name != "cpu" else 0,  # that is its RSS
+                peak_device_bytes=self._runner.peak_bytes if apart else 0,
                 peak_rss_bytes=peak_rss_bytes(),
                 budget_bytes=self._runner.budget.total_bytes,
                 releases=pressure.releases,
@@ -161,6 +168,8 @@ class EngineProcess:
                 stops=pressure.stops,
                 changes=residency.changes,
                 change_seconds=residency.change_seconds,
+                device_bytes=self._device.read().used_bytes if apart else 0,
+                rss_bytes=rss_bytes(),
             )
         )
 
@@ -175,6 +184,7 @@ class EngineProcess:
             batch_splits=counters.batch_splits,
             alone=counters.alone,
             batch=self._runner.tuners[role].size,
+            queued_bytes=self._engine.scheduler.queued_bytes(role),
         )
 
 

@@ -6,6 +6,9 @@
 
 A batch that fails for any other reason is halved, too, down to one item, so that a poisonous one fails alone, with its
 reason, and its neighbours keep their results.
+
+Search queries are admitted as items of their model are, and teach nothing about those. Somebody waits for them: no
+patience is spent on memory that another process holds, nor is a worn-out process ended for them.
 """
 
 import time
@@ -20,7 +23,7 @@ from engine.residency import Residency
 from engine.scheduler import Waiting
 from engine.tuning import BatchTuner
 from engine.turns import ParkMode, Turns
-from stages.base import Model
+from stages.base import Model, Query
 
 PATIENCE_SECONDS = 60.0  # how long an item waits for memory that another process holds
 PATIENCE_STEP_SECONDS = 0.25
@@ -104,13 +107,16 @@ class Runner:
             DeviceLostError: nothing more can run in this process. RecycleError: a fresh process would have room.
         """
         counters = self.counters[role]
-        lacking = self._bring_in(role, waiting or {})
+        final |= _are_queries(inputs)
+        lacking = self._bring_in(role, waiting or {}, 0.0 if _are_queries(inputs) else PATIENCE_SECONDS)
         if lacking is not None:
             self._check_not_stuck(lacking, inputs, final)
             return [Failure("out-of-memory", lacking)] * len(inputs)
         started = self._clock()
         outcomes = self._attempt(role, inputs, final)
         counters.busy_seconds += self._clock() - started
+        if _are_queries(inputs):
+            return outcomes
         counters.items += len(inputs)
         counters.batches += 1
         self.turns.residency.worked(role, len(inputs), self._clock() - started)
@@ -156,8 +162,9 @@ class Runner:
         held_bytes = reading.used_bytes - reading.cached_bytes + (peak.extra_bytes or 0)
         self.peak_bytes = max(self.peak_bytes, reading.used_bytes, held_bytes)
         if not isinstance(outcome, BaseException):
-            # A device that cannot measure: batches grow by doubling all the same, until memory runs out.
-            self.budget.costs[role].observe(len(inputs), length, peak.extra_bytes or 0)
+            if not _are_queries(inputs):
+                # A device that cannot measure: batches grow by doubling all the same, until memory runs out.
+                self.budget.costs[role].observe(len(inputs), length, peak.extra_bytes or 0)
             if len(outcome) != len(inputs):
                 return Failure("model-error", f"{role} model gave {len(outcome)} results for {len(inputs)} items")
             return outcome
@@ -167,9 +174,10 @@ class Runner:
         if not is_out_of_memory(outcome):
             return Failure("model-error", message)
         self.counters[role].oom_events += 1
-        if len(inputs) > 1:  # one item that does not fit says nothing about others
-            self.budget.costs[role].ran_out(len(inputs), length, room_bytes)
-        self.tuners[role].shrink(len(inputs))
+        if not _are_queries(inputs):
+            if len(inputs) > 1:  # one item that does not fit says nothing about others
+                self.budget.costs[role].ran_out(len(inputs), length, room_bytes)
+            self.tuners[role].shrink(len(inputs))
         del outcome
         self.device.release()
         return Failure("out-of-memory", message)
@@ -184,12 +192,12 @@ class Runner:
 
     # --- when there is no room ----------------------------------------------------------------------------------------
 
-    def _bring_in(self, role: str, waiting: Mapping[str, Waiting]) -> str | None:
-        """Put the model on the device. Returns why it does not fit, even alone and after some patience."""
+    def _bring_in(self, role: str, waiting: Mapping[str, Waiting], patience_seconds: float) -> str | None:
+        """Put the model on the device. Returns why it does not fit, even alone and after some patience with others."""
         waited, pauses = 0.0, iter(ALONE_PAUSES[1:])
         while (error := self._try_bringing_in(role, waiting)) is not None:
             self.counters[role].oom_events += 1
-            others = self._held_by_others() and waited < PATIENCE_SECONDS
+            others = self._held_by_others() and waited < patience_seconds
             pause_seconds = PATIENCE_STEP_SECONDS if others else next(pauses, None)
             if pause_seconds is None:
                 return error
@@ -214,6 +222,8 @@ class Runner:
         """
         self.counters[role].alone += 1
         self.turns.alone(role)
+        if _are_queries(inputs):
+            return self._call(role, inputs, length)
         kind = length_class(length)
         outcome: list[Any] | Failure = []
         needed_bytes, patience_seconds = self.budget.costs[role].predict(1, length) or 0, PATIENCE_SECONDS
@@ -252,3 +262,7 @@ class Runner:
         if not final and stuck_bytes > STUCK_SHARE * self.budget.total_bytes:
             text = f"{stuck_bytes / 1e9:.1f} GB do not come back from the libraries ({message})"
             raise RecycleError(text, tuple(inputs))
+
+
+def _are_queries(inputs: Sequence[Any]) -> bool:
+    return isinstance(inputs[0], Query)

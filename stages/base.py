@@ -2,10 +2,12 @@
 
 | role   | item                                   | result                              |
 |--------|----------------------------------------|-------------------------------------|
-| image  | uint8 RGB [height, width, 3]           | float32 [dimension], unit length    |
-| text   | str                                    | float32 [dimension], unit length    |
+| image  | uint8 RGB [height, width, 3], or Query | float32 [dimension], unit length    |
+| text   | str, or Query                          | float32 [dimension], unit length    |
 | voice  | int16 [samples], 16 kHz mono           | float32 [dimension], unit length    |
 | speech | SpeechInput                            | Transcript                          |
+
+A batch holds queries or other items, never both. The image model takes queries when its text tower is loaded.
 
 Arrays are NumPy arrays in host memory on both sides; what lies between, on the device, is the model's own affair.
 """
@@ -40,6 +42,13 @@ class Identity(NamedTuple):
         return ModelInfo(
             role=role, name=self.name, revision=self.revision, dimension=dimension, untrained=self.untrained
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is searched for: its vector lies near those of the frames, or texts, that it describes."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

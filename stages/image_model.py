@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from stages.base import Identity, Pixels, Vector, Vectors
+from stages.base import Identity, Pixels, Query, Vector, Vectors
 from stages.errors import ModelError
 from stages.model_files import Files
 from stages.torch_model import dtype_for, load_errors, load_failed, prepare_transformers, unit_rows
@@ -113,9 +113,11 @@ class ImageModel:
 
         return cls(Weights(read, device), tokenizer, identity, preprocessing, device)
 
-    def run(self, batch: Sequence[Pixels]) -> list[Vector]:
-        """uint8 RGB [height, width, 3] each, of `frame_format` → float32 [dimension] each, unit length."""
-        return list(self.embed_pixels(np.stack(batch)))
+    def run(self, batch: Sequence[Pixels] | Sequence[Query]) -> list[Vector]:
+        """uint8 RGB [height, width, 3] each, of `frame_format`, or queries → float32 [dimension] each, unit length."""
+        queries = [item.text for item in batch if isinstance(item, Query)]
+        frames = [item for item in batch if not isinstance(item, Query)]
+        return list(self.embed_texts(queries) if queries else self.embed_pixels(np.stack(frames)))
 
     def probe(self, count: int) -> None:
         """Embed `count` frames of noise; all frames cost the same."""
@@ -155,13 +157,13 @@ class ImageModel:
         with torch.inference_mode():
             return unit_rows(self._text_features(list(texts)), "models.image_dtype")
 
-    def length_of(self, item: Pixels) -> int:
-        """0: frames are all of one size."""
+    def length_of(self, item: Pixels | Query) -> int:
+        """0: frames are all of one size, and a query costs about as much as a frame."""
         return 0
 
-    def bytes_of(self, item: Pixels) -> int:
-        """Host bytes of one frame."""
-        return item.nbytes
+    def bytes_of(self, item: Pixels | Query) -> int:
+        """Host bytes of one frame, or of a query."""
+        return len(item.text.encode()) if isinstance(item, Query) else item.nbytes
 
     def park(self, keep: bool) -> None:
         """As `stages.base.Model.park`."""

@@ -83,9 +83,8 @@ def load(
     towers: "Towers" = "image",
 ) -> Model:
     """Find and load the model of a role. device: torch's name ("cpu", "cuda:0"). voice: what windows it will get, which
-    only `probe` needs to know; None: the defaults. towers: of the image model; queries are embedded where they are
-    searched for, so its text tower would lie on the device for nothing, half of CLIP ViT-B/32 and three quarters of
-    SigLIP 2 base.
+    only `probe` needs to know; None: the defaults. towers: of the image model; where no queries are answered, its text
+    tower would lie on the device for nothing, half of CLIP ViT-B/32 and three quarters of SigLIP 2 base.
 
     Raises ModelError as `resolve` does, and model-load-failed when the files are damaged.
     """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from stages.base import Identity, Vector, Vectors
+from stages.base import Identity, Query, Vector, Vectors
 from stages.errors import ModelError
 from stages.model_files import Files
 from stages.torch_model import dtype_for, load_errors, load_failed, prepare_transformers, unit_rows
@@ -57,9 +57,11 @@ class TextModel:
 
         return cls(Weights(read, device), identity)
 
-    def run(self, batch: Sequence[str]) -> list[Vector]:
-        """Documents → float32 [dimension] each, unit length."""
-        return list(self.embed_documents(batch))
+    def run(self, batch: Sequence[str] | Sequence[Query]) -> list[Vector]:
+        """Documents, or queries → float32 [dimension] each, unit length."""
+        queries = [item.text for item in batch if isinstance(item, Query)]
+        documents = [item for item in batch if isinstance(item, str)]
+        return list(self.embed_queries(queries) if queries else self.embed_documents(documents))
 
     def probe(self, count: int) -> None:
         """Embed `count` texts of `max_tokens` tokens. One is shorter where there are several, as in any real batch:
@@ -76,13 +78,13 @@ class TextModel:
         """What is searched for → float32 [n, dimension], rows of unit length."""
         return self._unit_rows(self._model.encode_query, texts, ("query",))
 
-    def length_of(self, item: str) -> int:
+    def length_of(self, item: str | Query) -> int:
         """UTF-8 bytes, at most `max_tokens`: no less than its tokens."""
-        return min(len(item.encode()), self.max_tokens)
+        return min(self.bytes_of(item), self.max_tokens)
 
-    def bytes_of(self, item: str) -> int:
+    def bytes_of(self, item: str | Query) -> int:
         """Host bytes of one text."""
-        return len(item.encode())
+        return len((item.text if isinstance(item, Query) else item).encode())
 
     def park(self, keep: bool) -> None:
         """As `stages.base.Model.park`."""

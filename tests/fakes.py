@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.base import SpeechInput, TextSegment, Transcript
+from stages.base import Query, SpeechInput, TextSegment, Transcript
 from transport.messages import ModelInfo, Word
 
 DIMENSION = 4
@@ -63,6 +63,8 @@ class FakeModel:
         """A transcript of one phrase a second, or a unit vector that depends on the item."""
         if isinstance(item, SpeechInput):
             return transcript_of(len(item.pcm) / 16_000)
+        if isinstance(item, Query):
+            return -self.result_of(item.text)  # of another way through the model than a text's
         seed = sum(item.encode()) if isinstance(item, str) else int(np.asarray(item, dtype=np.int64).sum())
         vector = np.array([1.0, seed % 7, seed % 11, seed % 13], dtype=np.float32)
         return vector / np.linalg.norm(vector)
@@ -73,6 +75,8 @@ class FakeModel:
     def bytes_of(self, item: Any) -> int:
         if isinstance(item, SpeechInput):
             return item.pcm.nbytes
+        if isinstance(item, Query):
+            return len(item.text.encode())
         return len(item.encode()) if isinstance(item, str) else int(item.nbytes)
 
     def unload(self) -> None:
