@@ -6,12 +6,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from engine.cli_daemon import add_commands, print_json
 from engine.config import Config, load_config
 from engine.errors import ConfigError, ExitCode
 from stages.errors import SluiceError
+from transport.requests import MAX_HITS, MAX_QUERY_CHARACTERS, SearchRequest
 
 Command = Callable[[argparse.Namespace, Config], ExitCode]
 
@@ -58,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description="Sluice: videos in, searchable vectors out.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_ingest(commands.add_parser("ingest", parents=[common], help="index files and directories"))
+    _add_daemon(commands.add_parser("daemon", parents=[common], help="index watched directories, until SIGTERM"))
+    add_commands(commands, common)
     _add_search(commands.add_parser("search", parents=[common], help="find frames and speech"))
     _add_points(commands.add_parser("points", parents=[common], help="every stored point as JSON lines"))
     _add_models(commands.add_parser("models", parents=[common], help="list, pull, check, or build tiny ones"))
@@ -72,11 +76,17 @@ def _add_ingest(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_ingest)
 
 
+def _add_daemon(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_daemon)
+
+
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", metavar="QUERY")
     parser.add_argument("--in", dest="within", choices=("frames", "speech", "all"), default="all")
     parser.add_argument("--speaker", metavar="NAME", help="only what this speaker says")
-    parser.add_argument("--limit", type=_positive, default=10, metavar="N", help="hits of each kind (10)")
+    parser.add_argument(
+        "--limit", type=_limit, default=10, metavar="N", help=f"hits of each kind (10; {MAX_HITS} at most)"
+    )
     parser.add_argument("--hybrid", action="store_true", help="speech: match words too, fused by rank")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=_search)
@@ -102,10 +112,10 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_doctor)
 
 
-def _positive(text: str) -> int:
+def _limit(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+    if not 1 <= value <= MAX_HITS:
+        raise argparse.ArgumentTypeError(f"must be at least 1 and at most {MAX_HITS}")
     return value
 
 
@@ -118,15 +128,24 @@ def _ingest(options: argparse.Namespace, config: Config) -> ExitCode:
     return ingest(config, [os.fsencode(path) for path in options.paths], options.report, options.json, options.debug)
 
 
-def _search(options: argparse.Namespace, config: Config) -> ExitCode:
-    from engine.progress import clock
-    from engine.search import search
+def _daemon(options: argparse.Namespace, config: Config) -> ExitCode:
+    from engine.daemon import run_daemon
 
-    if not options.query.strip():
-        raise ConfigError("bad-query", "the query is empty; say what to look for")
-    found = search(config, options.query, options.within, options.limit, options.speaker, options.hybrid)
+    return run_daemon(config, partial(_config, options), options.debug)
+
+
+def _search(options: argparse.Namespace, config: Config) -> ExitCode:
+    from engine.client import ask
+    from engine.progress import clock
+
+    request = _search_request(options)
+    found = ask(config, request)  # the daemon has the models loaded, and the embedded store open
+    if found is None:
+        from engine.search import search
+
+        found = search(config, request.query, request.within, request.limit, request.speaker, request.hybrid)
     if options.json:
-        _print_json(found)
+        print_json(found)
         return ExitCode.OK
     for hit in found["hits"]:
         when = f"{clock(hit['start_seconds'])}-{clock(hit['end_seconds'])}"
@@ -138,11 +157,26 @@ def _search(options: argparse.Namespace, config: Config) -> ExitCode:
     return ExitCode.OK
 
 
+def _search_request(options: argparse.Namespace) -> SearchRequest:
+    query, speaker = options.query, options.speaker
+    if not query.strip():
+        raise ConfigError("bad-query", "the query is empty; say what to look for")
+    if len(query) > MAX_QUERY_CHARACTERS:
+        raise ConfigError("bad-query", f"the query has {len(query)} characters; {MAX_QUERY_CHARACTERS} at most")
+    try:
+        f"{query}{speaker}".encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("bad-query", f"{error.object!a} is not valid UTF-8") from error
+    return SearchRequest(
+        query=query, within=options.within, limit=options.limit, speaker=speaker, hybrid=options.hybrid
+    )
+
+
 def _points(options: argparse.Namespace, config: Config) -> ExitCode:
     from engine.search import all_points
 
     for point in all_points(config, options.collection, options.vectors):
-        _print_json(point)
+        print_json(point)
     return ExitCode.OK
 
 
@@ -167,12 +201,8 @@ def _doctor(options: argparse.Namespace, config: Config) -> ExitCode:
 
     findings = examine(config)
     if options.json:
-        _print_json({"findings": [{"what": f.what, "state": f.state, "detail": f.detail} for f in findings]})
+        print_json({"findings": [{"what": f.what, "state": f.state, "detail": f.detail} for f in findings]})
     else:
         for finding in findings:
             print(f"{finding.state:8} {finding.what}: {finding.detail}")
     return ExitCode.NO_START if any(finding.state == "problem" for finding in findings) else ExitCode.OK
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False))
