@@ -2,9 +2,11 @@
 
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from engine.scan import Listing, Rules, rules, walk
 from engine.videos import VideoError
 
 
@@ -14,6 +16,15 @@ class Found:
 
     path: bytes  # as the file system spells it
     error: VideoError | None = None
+    priority: int = 0  # the highest goes first
+    complete_at: float | None = None  # when it was complete, in unix seconds; None: unknown
+
+    def complete_since(self, now_seconds: float, unix_seconds: float | None = None) -> float | None:
+        """When it was complete, on the clock that shows now_seconds; never in the future, whatever the clocks do."""
+        if self.complete_at is None:
+            return None
+        unix = time.time() if unix_seconds is None else unix_seconds
+        return now_seconds - max(0.0, unix - self.complete_at)
 
 
 def shown(path: bytes) -> str:
@@ -25,9 +36,10 @@ def shown(path: bytes) -> str:
 def find_files(paths: Sequence[bytes], extensions: Sequence[str]) -> Iterator[Found]:
     """Files named outright, and the media files below directories, in order of name.
 
-    A path that does not exist, cannot be read or holds no media gives one `Found` with its error.
+    A path that does not exist, cannot be read or holds no media gives one `Found` with its error. Links to files are
+    taken, links to directories are not followed.
     """
-    endings = tuple(f".{extension.lower()}".encode() for extension in extensions)
+    names = rules((), (".*",), extensions)
     for path in paths:
         try:
             mode = os.stat(path).st_mode  # noqa: PTH116 - Path does not take bytes
@@ -35,35 +47,34 @@ def find_files(paths: Sequence[bytes], extensions: Sequence[str]) -> Iterator[Fo
             yield Found(path, _of(error))
             continue
         if stat.S_ISDIR(mode):
-            yield from _below(path, endings)
+            yield from _below(path, names)
         elif stat.S_ISREG(mode):
             yield Found(path)
         else:
             yield Found(path, VideoError("not-a-file", "neither a file nor a directory"))
 
 
-def _below(root: bytes, endings: tuple[bytes, ...]) -> Iterator[Found]:
-    count = 0
-    errors: list[OSError] = []
-    for directory, names, files in os.walk(root, onerror=errors.append):
-        names.sort()
-        names[:] = [name for name in names if not name.startswith(b".")]
-        for name in sorted(files):
-            if name.lower().endswith(endings) and not name.startswith(b"."):
-                count += 1
-                yield Found(os.path.join(directory, name))  # noqa: PTH118 - bytes
-        while errors:
-            yield _unreadable(errors.pop())
-    while errors:
-        count += 1
-        yield _unreadable(errors.pop())
-    if not count:
+def _below(root: bytes, names: Rules) -> Iterator[Found]:
+    errors: list[Found] = []
+    empty = True
+    for listing in walk(root, names, lambda path, error: errors.append(Found(path, _of(error)))):
+        found = [Found(os.path.join(listing.path, name)) for name in _media(listing, names)]  # noqa: PTH118 - bytes
+        empty = empty and not found and not errors
+        yield from found
+        yield from errors
+        errors.clear()
+    yield from errors
+    if empty and not errors:
         known = "add its ending to run.extensions, or name the file itself"
         yield Found(root, VideoError("no-media", f"the directory holds no file with a known ending ({known})"))
 
 
-def _unreadable(error: OSError) -> Found:
-    return Found(os.fsencode(error.filename), _of(error))
+def _media(listing: Listing, names: Rules) -> list[bytes]:
+    """Files and links to files."""
+    links = [name for name in listing.links if names.takes(name)]
+    return sorted(
+        listing.files + [name for name in links if not os.path.isdir(os.path.join(listing.path, name))]  # noqa: PTH112, PTH118
+    )
 
 
 def _of(error: OSError) -> VideoError:
