@@ -113,7 +113,7 @@ class ImageModel:
 
         return cls(Weights(read, device), tokenizer, identity, preprocessing, device)
 
-    def run(self, batch: Sequence[Pixels] | Sequence[Query]) -> list[Vector]:
+    def run(self, batch: Sequence[Pixels | Query]) -> list[Vector]:
         """uint8 RGB [height, width, 3] each, of `frame_format`, or queries → float32 [dimension] each, unit length."""
         queries = [item.text for item in batch if isinstance(item, Query)]
         frames = [item for item in batch if not isinstance(item, Query)]

@@ -57,7 +57,7 @@ class TextModel:
 
         return cls(Weights(read, device), identity)
 
-    def run(self, batch: Sequence[str] | Sequence[Query]) -> list[Vector]:
+    def run(self, batch: Sequence[str | Query]) -> list[Vector]:
         """Documents, or queries → float32 [dimension] each, unit length."""
         queries = [item.text for item in batch if isinstance(item, Query)]
         documents = [item for item in batch if isinstance(item, str)]

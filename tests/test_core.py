@@ -41,6 +41,7 @@ class Harness:
         self.sent_bytes = 0
         self.now = 0.0
         self.items: dict[TaskKey, int] = {}
+        self.frame_shape = (2, 2, 3)
         self.log: list[Points | TaskResult] = []  # what the consumer would have received, in order
 
     def send(self, message: Message, array: Any = None) -> None:
@@ -54,7 +55,7 @@ class Harness:
         self.send(TaskStart(key=key, video_id=f"video-{key.task_id}", shown_path="a.mp4", section=section))
 
     def frame(self, at: float, key: TaskKey = KEY) -> None:
-        pixels = np.full((2, 2, 3), int(at) % 256, dtype=np.uint8)
+        pixels = np.full(self.frame_shape, int(at) % 256, dtype=np.uint8)
         self.items[key] += 1
         self.send(Frame(key=key, start_seconds=at, end_seconds=at + 1, array=spec_of(pixels)), pixels)
 

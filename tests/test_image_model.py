@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.base import Identity, Pixels
+from stages.base import Identity, Pixels, Query
 from stages.errors import ModelError
 from stages.image_model import ImageModel, Preprocessing
 from stages.tiny import build_tiny
@@ -125,6 +125,19 @@ def test_case_does_not_matter_to_a_search(model: ImageModel) -> None:
 
 def test_a_text_longer_than_the_tower_is_cut_not_refused(model: ImageModel) -> None:
     assert model.embed_texts(["word " * 500]).shape == (1, model.dimension)
+
+
+def test_a_batch_of_queries_takes_the_text_tower(model: ImageModel) -> None:
+    texts = ["a dog", "a red car in the rain", ""]
+    vectors = np.stack(model.run([Query(text) for text in texts]))
+    np.testing.assert_allclose(vectors, model.embed_texts(texts), atol=1e-6)
+    assert [model.length_of(Query(text)) for text in texts] == [0, 0, 0]
+    assert model.bytes_of(Query("Zoë")) == 4
+
+
+def test_without_its_text_tower_an_image_model_refuses_queries(path: Path) -> None:
+    with pytest.raises(RuntimeError, match="only the image tower"):
+        ImageModel.load(path, IDENTITY, towers="image").run([Query("a dog")])
 
 
 def test_a_lone_tower_gives_the_same_vectors_with_fewer_weights(model: ImageModel, path: Path) -> None:

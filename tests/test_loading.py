@@ -425,6 +425,20 @@ def test_the_size_on_the_device_is_told_from_safetensors(tiny_models: Any, dtype
     assert estimate_bytes("image", options, "cpu") == pytest.approx(exact, rel=0.01)
 
 
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_where_queries_are_answered_the_text_tower_counts_too(tiny_models: Any, family: str) -> None:
+    from stages.image_model import ImageModel
+    from stages.registry import identify
+
+    path = tiny_models[family]
+    model = ImageModel.load(path, identify("image", str(path), path), towers="both")
+    exact = sum(t.numel() * t.element_size() for t in [*model._model.parameters(), *model._model.buffers()])
+    options = ModelOptions(image=str(path))
+    whole = estimate_bytes("image", options, "cpu", serves_queries=True)
+    assert whole == pytest.approx(exact, rel=0.01)
+    assert whole > estimate_bytes("image", options, "cpu")
+
+
 def test_precision_that_is_left_open_is_that_of_the_device(clip: Path) -> None:
     save_file({"a": torch.zeros(1000), "ids": torch.zeros(10, dtype=torch.int64)}, clip / "model.safetensors")
     options = ModelOptions(image=str(clip))

@@ -1,5 +1,6 @@
 """The runner under faults: out of memory as torch and CTranslate2 say it, poisonous items, lost devices, budgets."""
 
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from engine.simulated_device import (
     SimulatedModel,
     out_of_memory,
 )
+from stages.base import Query
 from tests.fakes import FakeModel
 from tests.runners import GIB, runner_for
 from transport.messages import ModelInfo
@@ -350,3 +352,63 @@ def test_waiting_for_nothing_is_done_once() -> None:
     held, before = 3 * GIB, rig.clock.seconds
     rig.runner.run("image", [9])
     assert rig.clock.seconds - before >= 60, "there was room in between, so that patience may help again"
+
+
+# --- search queries ---------------------------------------------------------------------------------------------------
+
+
+def queries(count: int) -> list[Query]:
+    return [Query(f"query {number}") for number in range(count)]
+
+
+def test_queries_teach_nothing_about_the_items_of_their_model() -> None:
+    rig = Rig(4, {"image": cost(500, 50, 100)})
+    rig.run_all("image", list(range(64)))
+    learned = copy.deepcopy((rig.runner.budget.costs["image"], rig.runner.tuners["image"]))
+    counters = rig.runner.counters["image"]
+    items, busy_seconds = counters.items, counters.busy_seconds
+    rig.models["image"].truth = 0.01
+    for count in (1, 2, 4):
+        assert rig.runner.run("image", queries(count)) == queries(count)
+    assert (rig.runner.budget.costs["image"], rig.runner.tuners["image"]) == learned
+    assert counters.items == items
+    assert counters.busy_seconds > busy_seconds
+
+
+def test_queries_that_do_not_fit_together_are_run_one_by_one() -> None:
+    def fault(batch: Sequence[Any]) -> None:
+        if len(batch) > 1:
+            raise RuntimeError(CTRANSLATE2_OUT_OF_MEMORY)
+
+    runner = runner_for({"text": FakeModel("text", fault=fault)})
+    learned = copy.deepcopy(runner.budget.costs["text"])
+    assert not any(isinstance(outcome, Failure) for outcome in runner.run("text", queries(5)))
+    assert runner.budget.costs["text"] == learned
+
+
+@pytest.mark.parametrize("resident", [("image",), ()])
+def test_a_query_does_not_wait_for_the_memory_of_other_processes(resident: tuple[str, ...]) -> None:
+    held = 0
+    rig = Rig(4, {"image": cost(500, 50, 1000)}, resident, device={"others_bytes": lambda: held})
+    rig.run_all("image", [1, 2])
+    if not resident:
+        rig.runner.turns.park("image")
+    held, before = 4 * GIB - 100 * MIB, rig.clock.seconds
+    (failure,) = rig.runner.run("image", queries(1))
+    assert isinstance(failure, Failure)
+    assert failure.code == "out-of-memory"
+    assert rig.clock.seconds - before < 3
+    before = rig.clock.seconds
+    (failure,) = rig.runner.run("image", [3])
+    assert isinstance(failure, Failure)
+    assert rig.clock.seconds - before >= 60, "an item still does"
+
+
+def test_a_worn_out_process_is_not_ended_for_a_query() -> None:
+    rig = Rig(4, {"image": cost(2000, 100, 100), "text": cost(2500, 10, 1, outside_torch=True)}, ["image"])
+    rig.device._never_frees = True
+    rig.runner.run("image", ["a"])
+    (failure,) = rig.runner.run("text", queries(1))
+    assert isinstance(failure, Failure)
+    with pytest.raises(RecycleError):
+        rig.runner.run("text", ["b"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.base import Identity
+from stages.base import Identity, Query
 from stages.errors import ModelError
 from stages.registry import resolve
 from stages.text_model import LONGEST_TOKENS, TextModel, _checked_dimension, _load_module
@@ -86,6 +86,16 @@ def test_prompts_of_the_model_go_before_queries_and_documents(model: TextModel, 
     np.testing.assert_allclose(with_prompts.run(["rain"]), model.run(["passage: rain"]), atol=1e-6)
     np.testing.assert_allclose(with_prompts.embed_queries(["rain"]), model.run(["query: rain"]), atol=1e-6)
     assert with_prompts.run(["rain"])[0] @ model.run(["rain"])[0] < 0.999
+
+
+def test_a_batch_of_queries_is_embedded_as_queries(path: Path, tmp_path: Path) -> None:
+    prompts = {"prompts": {"query": "query: ", "passage": "passage: "}}
+    model = TextModel.load(linked(path, tmp_path / "prompted", config_sentence_transformers=prompts), IDENTITY)
+    vectors = np.stack(model.run([Query("rain"), Query("snow in the mountains")]))
+    np.testing.assert_allclose(vectors, model.embed_queries(["rain", "snow in the mountains"]), atol=1e-6)
+    assert vectors[0] @ model.run(["rain"])[0] < 0.999
+    assert model.length_of(Query("rain")) == model.length_of("rain")
+    assert model.bytes_of(Query("Zoë")) == model.bytes_of("Zoë") == 4
 
 
 def test_without_prompts_a_query_is_embedded_as_a_document(model: TextModel) -> None:
