@@ -59,3 +59,14 @@ def test_one_bad_path_does_not_hide_the_others(tmp_path: Path) -> None:
 )
 def test_a_path_is_shown_printable_on_one_line(path: bytes, text: str) -> None:
     assert shown(path) == text
+
+
+def test_links_to_files_are_taken_and_links_to_directories_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.mp4").touch()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/link.mp4").symlink_to(tmp_path / "real/a.mp4")
+    (tmp_path / "root/z.mp4").touch()
+    (tmp_path / "root/down.mp4").symlink_to(tmp_path / "real")
+    found = [Path(os.fsdecode(f.path)).name for f in find_files([bytes(tmp_path / "root")], ENDINGS)]
+    assert found == ["link.mp4", "z.mp4"]
