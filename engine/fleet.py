@@ -1,4 +1,4 @@
-"""The supervisor's child processes as one: started, made ready, watched, drained."""
+"""The supervisor's child processes as one: started, replaced, spoken to, drained."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -37,14 +37,23 @@ class Fleet:
     """Engine, consumer and decoders, and the control socket to all of them."""
 
     def __init__(
-        self, config: Config, context: "zmq.Context[zmq.Socket[bytes]]", endpoints: Endpoints, echo: bool = False
+        self,
+        config: Config,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        endpoints: Endpoints,
+        echo: bool = False,
+        serves_queries: bool = False,
     ) -> None:
+        """serves_queries: the engine holds what it takes to answer searches."""
         self._config = config
         self._endpoints = endpoints
         self._echo = echo
+        self._serves_queries = serves_queries
         self._start_timeout = config.run.start_timeout_seconds
         self.control: Channel[Any] = Channel.bind(context, endpoints.control, ToSupervisor)
         self._generation = 0
+        self._prepare: Prepare | None = None  # what a consumer must know before it is ready
+        self.extra_sockets: list[zmq.Socket[bytes]] = []  # whose messages wake the poll, too
         # The consumer first: a store that is locked or full is said before minutes of model loading.
         self.consumer = self._start("consumer", 0)
         self.engine = self._start("engine", 0)
@@ -62,38 +71,47 @@ class Fleet:
             config=self._config,
             suspects=suspects,
             condemned=condemned,
+            serves_queries=self._serves_queries,
         )
         return Child(spec, self._echo)
 
     @property
     def children(self) -> Iterator[Child]:
-        """Every child."""
+        """Every child, the dead included until they are replaced."""
         yield self.consumer
         yield self.engine
         yield from self.decoders
 
-    def replace(self, decoder: Child) -> Child:
-        """Start a successor for a decoder that is gone."""
-        decoder.kill()
-        decoder.close()
-        index = self.decoders.index(decoder)
+    # --- successors ---------------------------------------------------------------------------------------------------
+
+    def end(self, *children: Child) -> None:
+        """Kill children and collect them."""
+        for child in children:
+            child.kill()
+        for child in children:
+            child.close()
+
+    def replace_decoder(self, dead: Child) -> None:
+        """Start a successor for a decoder that was ended."""
+        index = self.decoders.index(dead)
         with signals_held():
-            self.decoders[index] = self._start("decoder", decoder.spec.index)
-        return self.decoders[index]
+            self.decoders[index] = self._start("decoder", dead.spec.index)
+
+    def replace_consumer(self) -> None:
+        """Start a successor for a consumer that was ended."""
+        with signals_held():
+            self.consumer = self._start("consumer", 0)
 
     def replace_engine(self, suspects: tuple[Suspect, ...], condemned: tuple[Condemned, ...]) -> None:
         """Start a successor for the engine, and for all decoders: what they had sent is gone with the old one.
 
-        The old decoders end first: the new engine binds the same endpoint, and must not hear them.
+        The old ones were ended before: the new engine binds the same endpoint, and must not hear the old decoders.
         """
-        gone = [self.engine, *self.decoders]
-        for child in gone:
-            child.kill()
-        for child in gone:
-            child.close()
         with signals_held():
             self.engine = self._start("engine", 0, suspects, condemned)
             self.decoders = [self._start("decoder", decoder.spec.index) for decoder in self.decoders]
+
+    # --- speaking -----------------------------------------------------------------------------------------------------
 
     def by_identity(self, identity: bytes) -> Child | None:
         """The living child of that name; None for the last words of one that was replaced."""
@@ -109,10 +127,24 @@ class Fleet:
             return False
         return True
 
+    def engine_is_ready(self, ready: Ready) -> None:
+        """What its models are decides what the consumer has to prepare."""
+        dimensions: dict[str, int] = {info.role: info.dimension for info in ready.models if info.dimension}
+        self._prepare = Prepare(dimensions=dimensions)
+        if not self.consumer.ready:
+            self.send(self.consumer, self._prepare)
+
+    def consumer_is_there(self) -> None:
+        """It has said hello: if it is a successor, all that it needs is known."""
+        if self._prepare is not None:
+            self.send(self.consumer, self._prepare)
+
     def poll(self, timeout_ms: int = POLL_MS) -> Iterator[Received[Any]]:
         """Wait for messages, log lines or deaths, and give the messages that came."""
         poller = zmq.Poller()
         poller.register(self.control.socket, zmq.POLLIN)
+        for socket in self.extra_sockets:
+            poller.register(socket, zmq.POLLIN)
         for child in self.children:
             if child.log_open:
                 poller.register(child.log.fileno(), zmq.POLLIN)
@@ -122,43 +154,13 @@ class Fleet:
         while (received := self.control.receive(0)) is not None:
             yield received
 
-    def make_ready(self, tick: Callable[[], None]) -> Ready:
-        """Wait until every child is ready; returns the engine's Ready.
-
-        Raises:
-            StartError: one ended, or the time of run.start_timeout_seconds is over.
-        """
-        patience = Patience(self._start_timeout)
-        engine_ready: Ready | None = None
-        while engine_ready is None or not all(child.ready for child in self.children):
-            for received in self.poll():
-                child = self.by_identity(received.sender)
-                if child is None or not isinstance(received.message, Ready):
-                    continue
-                child.ready = True
-                if child is self.engine:
-                    engine_ready = received.message
-                    dimensions: dict[str, int] = {
-                        info.role: info.dimension for info in engine_ready.models if info.dimension
-                    }
-                    self.send(self.consumer, Prepare(dimensions=dimensions))
-            self.check_alive()
-            if patience.is_over:
-                raise self.late()
-            tick()
-        return engine_ready
-
     def late(self) -> StartError:
         """The error of children that do not get ready."""
         names = ", ".join(child.name for child in self.children if not child.ready)
         limit = self._start_timeout
         return StartError("start-timeout", f"{names}: not ready after {limit:.0f} s; raise run.start_timeout_seconds")
 
-    def check_alive(self, but: tuple[str, ...] = ()) -> None:
-        """Raises StartError when a child is gone, other than those of the roles in `but`."""
-        for child in self.children:
-            if child.spec.role not in but and not child.is_alive:
-                raise child.failure()
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def drain(self, take: Callable[[Received[Any]], None], tick: Callable[[], None]) -> None:
         """End all children in the order in which work flows, each when it has finished what it holds.
@@ -180,7 +182,7 @@ class Fleet:
         self.consumer.process.join()
         for received in self.poll(0):
             take(received)
-        if self.consumer.process.exitcode != 0:
+        if self.consumer.process.exitcode != 0 and self.consumer.ready:
             raise self.consumer.failure()
 
     def _tell_to_drain(self, group: list[Child]) -> None:
@@ -198,8 +200,5 @@ class Fleet:
 
     def stop(self) -> None:
         """Kill whatever still runs and collect it."""
-        for child in self.children:
-            child.kill()
-        for child in self.children:
-            child.close()
+        self.end(*self.children)
         self.control.close()

@@ -1,21 +1,27 @@
 """The rows of a run: which files need no work, and what the ledger is to remember of those that did."""
 
-import os
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from engine.archive import Archive, stat_of
 from engine.config import Config
+from engine.errors import StartError
 from engine.files import Found, shown
 from engine.ledger import Ledger, fingerprint, ledger_path
+from engine.ledger_schema import LedgerUnavailable
+from engine.operations import Operations
 from engine.report import Peaks, failed_row, unchanged_row, video_row
+from engine.tally import Tally
 from engine.tasks import Board
 from engine.videos import VideoJob
 from stages.registry import configured, identify, resolve
 
 
 class Observer(Protocol):
-    """Who watches a run: the live display, the plain lines, a test."""
+    """Who watches a run: the live display, the plain lines, the daemon's log, a test."""
 
     def phase(self, text: str) -> None:
         """What the run as a whole is doing."""
@@ -43,57 +49,155 @@ def model_labels(config: Config) -> list[str]:
 
 
 class Records:
-    """The ledger, and the rows of the report so far."""
+    """The ledger, what follows from it for the store, and the rows of the report so far.
 
-    def __init__(self, config: Config, observer: Observer, models: Sequence[str]) -> None:
-        """models: from `model_labels`."""
+    Whatever reads or writes the ledger may raise LedgerUnavailable; then nothing has happened, and it can be called
+    again.
+    """
+
+    def __init__(self, config: Config, observer: Observer, models: Sequence[str], keep_rows: bool = True) -> None:
+        """models: from `model_labels`. keep_rows: for a report at the end; a daemon has none."""
         self._observer = observer
+        self._keep_rows = keep_rows
+        self._fingerprint = fingerprint(config, models)
+        self._waiting_for: str | None = None
         self.rows: list[dict[str, Any]] = []
-        self.ledger = Ledger(ledger_path(config), fingerprint(config, models))
+        self.tally = Tally()
+        self.on_settled: Callable[[bytes], None] = lambda path: None  # told of each file that is done with
+        self.ledger = Ledger(ledger_path(config), self._fingerprint)
+        self.operations = Operations(self.ledger)
+        self.archive = Archive(self.ledger, self.operations, config.watch.on_delete)
+        if self.ledger.rescued is not None:
+            observer.note(self.ledger.rescued)
+
+    @property
+    def count(self) -> int:
+        """How many videos are finished."""
+        return sum(self.tally.videos.values())
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Why the ledger is away."""
+        return self._waiting_for
+
+    def waits(self, reason: str | None) -> None:
+        """The ledger cannot be had, or can again: said once."""
+        if reason is not None and self._waiting_for is None:
+            self._observer.phase(f"waiting: {reason}")
+        elif reason is None and self._waiting_for is not None:
+            self._observer.phase("the ledger is back")
+        self._waiting_for = reason
+
+    # --- files that need no work --------------------------------------------------------------------------------------
 
     def settled_at_once(self, found: Found) -> bool:
         """Whether a file needs no decoder: it cannot be read, or the ledger knows it as it is."""
         if found.error is not None:
-            self._finish(failed_row(shown(found.path), found.error.code, found.error.message))
+            self.tally.rejected(shown(found.path), found.error.code, found.error.message)
+            self._finish(found.path, failed_row(shown(found.path), found.error.code, found.error.message))
             return True
         known = self._known(found.path)
         if known is not None:
-            self._finish(unchanged_row(known, shown(found.path)))
+            self.tally.videos["unchanged"] += 1
+            self._finish(found.path, unchanged_row(known, shown(found.path)))
         return known is not None
 
     def _known(self, path: bytes) -> dict[str, Any] | None:
-        stat = _stat(path)
-        video_id = self.ledger.known_file(path, stat) if stat is not None else None
-        return self.ledger.known_video(video_id) if video_id is not None else None
+        stat = stat_of(path)
+        if stat is None:
+            return None
+        video_id = self.ledger.files.known_file(path, stat)
+        if video_id is None:  # the same file under another name need not be read to know what it holds
+            video_id = next((row.video_id for row in self.ledger.files.by_identity(stat) if row.video_id), None)
+        report = self.ledger.known_video(video_id) if video_id is not None else None
+        if report is not None and video_id is not None:
+            self.archive.holds(path, stat, video_id)
+        return report
+
+    # --- videos in work -----------------------------------------------------------------------------------------------
+
+    def begun(self, video_id: str, path: bytes) -> None:
+        """The content of a file is known, and points of it may be written from now on."""
+        if self.ledger.known_video(video_id) is not None:
+            return
+        with self.ledger.transaction():
+            home = self.ledger.videos.path_of(video_id)
+            if home is not None and home != path:  # it was moved before it was finished
+                self.operations.repath(video_id, shown(path))
+            self.ledger.videos.begin(video_id, path)
 
     def take_finished(self, board: Board) -> None:
         """Rows of the videos that the board has finished."""
         while board.finished:
-            job = board.finished.popleft()
-            stat = _stat(job.path)
+            job = board.finished[0]
+            stat = stat_of(job.path)
             if stat is not None and job.media is not None and (stat.st_size, stat.st_mtime_ns) != job.marks:
                 job.changed()
             row = video_row(job)
-            self._record(job, stat, row)
-            self._finish(row)
+            self._record(job, row, board)
+            board.finished.popleft()
+            self.tally.add(job)
+            self._finish(job.path, row)
 
-    def _record(self, job: VideoJob, stat: os.stat_result | None, row: dict[str, Any]) -> None:
-        """Into the ledger when its points are durable and trying again would give no more."""
-        if job.video_id is None or job.error is not None:
+    def _record(self, job: VideoJob, row: dict[str, Any], board: Board) -> None:
+        """Into the ledger: what is durable, and what failed and why, unless it is to be tried again by itself."""
+        stat = stat_of(job.path)
+        if job.is_passing or stat is None:
+            self._record_vanished(job, row)
             return
-        if job.status in ("indexed", "partial"):
-            self.ledger.record_video(job.video_id, job.path, row)
-        if stat is not None:  # else it vanished after it was read; its content is indexed all the same
-            self.ledger.record_file(job.path, stat, job.video_id)
+        with self.ledger.transaction():
+            if job.error is not None:
+                if job.video_id is not None:
+                    self.ledger.videos.fail(job.video_id, job.error.code, job.error.message)
+                self.ledger.files.fail_file(job.path, stat, job.video_id, job.error.code, job.error.message)
+                return
+            assert job.video_id is not None
+            if job.status in ("indexed", "partial"):
+                self._indexed(job.video_id, job, row)
+            self.archive.holds(job.path, stat, job.video_id, board.content_in_work)
 
-    def _finish(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
+    def _record_vanished(self, job: VideoJob, row: dict[str, Any]) -> None:
+        """It went away after it was read: its content is indexed all the same."""
+        if job.error is None and job.video_id is not None and job.status in ("indexed", "partial"):
+            with self.ledger.transaction():
+                self._indexed(job.video_id, job, row)
+
+    def _indexed(self, video_id: str, job: VideoJob, row: dict[str, Any]) -> None:
+        self.ledger.record_video(video_id, job.path, row)
+        self.ledger.tasks.prune(video_id)
+        self.operations.record(video_id, self._fingerprint, job.shown_path, json.dumps(row))
+
+    def _finish(self, path: bytes, row: dict[str, Any]) -> None:
+        if self._keep_rows:
+            self.rows.append(row)
         self._observer.finished(row)
+        self.on_settled(path)
 
 
-def _stat(path: bytes) -> os.stat_result | None:
-    """None: it cannot be had, and whoever opens the file next will say why."""
-    try:
-        return os.stat(path)  # noqa: PTH116 - bytes, which Path does not take
-    except OSError:
-        return None
+class LedgerPatience:
+    """Does what may need the ledger; where that is unavailable, says so and waits, as long as a store is waited for."""
+
+    def __init__(self, records: Records, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._records = records
+        self._seconds = seconds
+        self._clock = clock
+        self._away_since: float | None = None
+
+    def attempt(self, step: Callable[..., Any], *arguments: Any) -> bool:
+        """Whether the step is to be done again: it says so itself, or the ledger could not be had.
+
+        Raises:
+            StartError: the ledger has been away for too long.
+        """
+        try:
+            again = bool(step(*arguments))
+        except LedgerUnavailable as error:
+            now = self._clock()
+            self._away_since = now if self._away_since is None else self._away_since
+            self._records.waits(error.message)
+            if now - self._away_since > self._seconds:
+                raise StartError("ledger", f"{error.message}; waited for store.retry_seconds") from error
+            return True
+        self._away_since = None
+        self._records.waits(None)
+        return again

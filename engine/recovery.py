@@ -11,14 +11,14 @@ LAST_WORDS_SECONDS = 2.0  # an engine that exits by itself has said why: it was 
 
 
 class Recovery:
-    """What is known of the engine's deaths, and of the time that the present engine has for its next step."""
+    """What is known of the engine's deaths, and of the time that a dying one has to end."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._restarts = Restarts(config.run.engine_restarts)
-        self._first: Ready | None = None
+        self.first: Ready | None = None  # of the first engine: what all of them are
         self._words: EngineLost | None = None
-        self._patience: Patience | None = None  # with one that starts again, or that is about to end
+        self._patience: Patience | None = None  # with one that is about to end
 
     # --- what is heard ------------------------------------------------------------------------------------------------
 
@@ -37,7 +37,7 @@ class Recovery:
         Raises:
             StartError: it has other models than the first engine (models-changed), or another device (device-lost).
         """
-        first = self._first = self._first or ready
+        first = self.first = self.first or ready
         if (ready.models, ready.frame_format) != (first.models, first.frame_format):
             raise StartError("models-changed", "the models were exchanged during the run; run again")
         if ready.device != first.device:
@@ -60,37 +60,38 @@ class Recovery:
     # --- what is done -------------------------------------------------------------------------------------------------
 
     def hurry(self, fleet: Fleet) -> None:
-        """Bound the time of an engine that starts again, and of one that has said its last words.
+        """Bound the time of an engine that has said its last words."""
+        if self._patience is not None and self._patience.is_over:
+            fleet.engine.kill()  # a lost device can hold up the end of its process
 
-        Raises:
-            StartError: it is not ready after run.start_timeout_seconds.
-        """
-        if self._patience is None or not self._patience.is_over:
-            return
-        if self._words is None:
-            raise fleet.late()
-        fleet.engine.kill()  # a lost device can hold up the end of its process
-
-    def died(self, engine: Child) -> None:
-        """Take note of a death.
+    def died(self, engine: Child, bear: bool) -> None:
+        """Take note of a death. bear: even of one that could not start, for its reason may pass.
 
         Raises:
             StartError: it could not start, for a reason that a successor would meet as well.
         """
-        if engine.failed_at_start:
+        if engine.failed_at_start and not bear:
             raise engine.failure()
+        self._patience = None
         self._restarts.lost(self._words)
 
-    def restart(self, fleet: Fleet) -> None:
-        """Start a successor, and new decoders.
+    @property
+    def is_fruitless(self) -> bool:
+        """Whether it died several times in a row without a word, and nothing was done in between."""
+        return self._words is None and self._restarts.fruitless > 1
+
+    def check(self, engine: Child, endless: bool) -> None:
+        """Whether there is to be a successor.
 
         Raises:
             StartError: it died more than run.engine_restarts times in a row with nothing done in between.
         """
-        if not self._restarts.may_restart:
+        if not self._restarts.may_restart and not endless:
             count = self._restarts.fruitless - 1
             times = f"restarted {count} time{'s' * (count != 1)} with no task done in between (run.engine_restarts)"
-            raise StartError("engine-died", f"{self.reason(fleet.engine)}; {times}")
+            raise StartError("engine-died", f"{self.reason(engine)}; {times}")
+
+    def restart(self, fleet: Fleet) -> None:
+        """Start a successor, and new decoders; the old ones were ended."""
         fleet.replace_engine(self._restarts.suspects, self._restarts.condemned)
         self._words = None
-        self._patience = Patience(self._config.run.start_timeout_seconds)

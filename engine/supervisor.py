@@ -1,26 +1,30 @@
 """The supervisor: hands tasks to decoders, watches every process, keeps the ledger, writes the report. No torch here.
 
-Its loop: feed files to the board, give tasks to idle decoders, take what the children say, notice who died or stalls.
+Its loop: take what the children say, notice who died or stalls, write the ledger, feed files to the board, give tasks
+to idle decoders. What needs the ledger waits in an inbox while that is unavailable; children's signs of life do not.
 """
 
 import resource
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import zmq
 
 from engine.children import Child, signals_held
 from engine.config import Config
 from engine.files import Found, shown
-from engine.fleet import Fleet, Patience
-from engine.records import Observer, Records, model_labels
-from engine.recovery import LAST_WORDS_SECONDS, Recovery
+from engine.fleet import Fleet
+from engine.guard import Guard
+from engine.records import LedgerPatience, Observer, Records, model_labels
+from engine.recovery import Recovery
 from engine.report import Peaks, totals
 from engine.rundir import endpoints_in, run_directory
+from engine.sources import FileList, Source
 from engine.tasks import Board
 from stages.store_directory import StoreDirectory
 from transport.messages import (
@@ -29,68 +33,98 @@ from transport.messages import (
     ConsumerStats,
     Decoded,
     DecoderStats,
-    Drain,
     EngineLost,
     EngineStats,
+    Hello,
+    OperationDone,
     Probed,
     Progress,
     Ready,
+    Searchable,
     TaskDurable,
     TaskFailed,
-    TaskKey,
 )
 from transport.sockets import Received
 
 AHEAD_TASKS = 2  # queued tasks for each decoder beyond which no further file is taken
-HEAR_OUT_MS = 20  # for what lies in our socket when the engine is dead
+FEED_FILES = 100  # taken in one turn at most: the children want to be heard
+
+
+class Extension(Protocol):
+    """What the daemon adds to a run."""
+
+    def started(self, supervisor: "Supervisor", directory: Path) -> None:
+        """The children have been started; directory: of the run's sockets."""
+
+    def ready(self, child: Child) -> None:
+        """A child can take work, for the first time or again."""
+
+    def heard(self, message: Any) -> None:
+        """An answer of a child that no task waits for."""
+
+    def turn(self) -> None:
+        """Called in each turn of the loop. May raise LedgerUnavailable."""
 
 
 class Supervisor:
     """One run over a stream of files."""
 
-    def __init__(self, config: Config, observer: Observer, debug: bool = False) -> None:
+    def __init__(
+        self, config: Config, observer: Observer, debug: bool = False, extension: Extension | None = None
+    ) -> None:
+        """extension: makes it a run without an end, as the daemon's is."""
         self._config = config
         self._observer = observer
         self._debug = debug
-        self._peaks = Peaks()
-        self._board: Board | None = None
-        self._fleet: Fleet | None = None
-        self._assigned: dict[bytes, TaskKey] = {}  # by decoder identity
-        self._decoded: dict[bytes, set[TaskKey]] = {}  # by decoder: sent whole, and not durable yet
-        self._beats: dict[bytes, float] = {}
+        self._extension = extension
+        self.peaks = Peaks()
+        self.board: Board | None = None
+        self.fleet: Fleet | None = None
+        self.guard: Guard | None = None
         self._draining = False
-        self._recovery = Recovery(config)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._told_to_drain = False
+        self._said: set[str] = set()
+        self._inbox: deque[Received[Any]] = deque()
+        self._next: Found | None = None
+        self.recovery = Recovery(config)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         models = model_labels(config)  # one that is missing is said before anything is made
         if config.store.url is None:
             # Ours, not locked, writable: or say so now.
             StoreDirectory(Path(config.store.path), read_only=False).close()
-        self._records = Records(config, observer, models)
+        self.records = Records(config, observer, models, keep_rows=extension is None)
+        self._operations = self.records.operations
+        self._patience = LedgerPatience(self.records, config.store.retry_seconds)
 
     @property
     def interrupted(self) -> bool:
         """Whether the run was asked to drain before its end."""
         return self._draining
 
-    def run(self, files: Iterable[Found]) -> dict[str, Any]:
+    @property
+    def _decoded(self) -> dict[bytes, Any]:
+        return self.guard.decoded if self.guard is not None else {}
+
+    def run(self, files: Iterable[Found] | Source) -> dict[str, Any]:
         """Index the files; returns the report.
 
         Raises:
             SluiceError: a component could not start or go on. KeyboardInterrupt: stop now.
         """
         started = time.monotonic()
+        source: Source = FileList(iter(files)) if isinstance(files, Iterable) else files
         previous = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             with run_directory(self._config.run.directory) as directory:
-                self._work(iter(files), directory)
+                self._work(source, directory)
         finally:
             signal.signal(signal.SIGTERM, previous)
-            self._records.ledger.close()
-            self._context.destroy(linger=0)
+            self.records.ledger.close()
+            self.context.destroy(linger=0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        self._peaks.rss_bytes["supervisor"] = peak
-        rows = self._records.rows
-        return {"videos": rows, "totals": totals(rows, time.monotonic() - started, self._peaks)}
+        self.peaks.rss_bytes["supervisor"] = peak
+        rows = self.records.rows
+        return {"videos": rows, "totals": totals(rows, time.monotonic() - started, self.peaks)}
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         if self._draining:
@@ -99,199 +133,220 @@ class Supervisor:
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
-    def _work(self, files: Iterator[Found], directory: Path) -> None:
+    def _work(self, source: Source, directory: Path) -> None:
         """Rows that need no work are written at once; the processes start at the first file that does."""
-        first = next((found for found in files if not self._records.settled_at_once(found)), None)
-        if first is None:
-            return
+        while self._extension is None and self._next is None:
+            self._next = source.take(None)
+            if self._next is None and not self._operations.has_work():
+                return
+            if self._next is None:
+                break
+            if self.records.settled_at_once(self._next):
+                self._next = None
         try:
             with signals_held():
-                self._fleet = Fleet(self._config, self._context, endpoints_in(directory), echo=self._debug)
-            self._start(self._fleet)
-            assert self._board is not None
-            self._add(first)
-            self._loop(self._fleet, self._board, files)
-            self._drain(self._fleet, self._board)
+                self.fleet = Fleet(
+                    self._config,
+                    self.context,
+                    endpoints_in(directory),
+                    echo=self._debug,
+                    serves_queries=self._extension is not None and self._config.daemon.search,
+                )
+            self.guard = Guard(
+                self._config, self.fleet, self.recovery, self._take, self._tell, self._extension is not None
+            )
+            self._observer.phase("loading models")
+            if self._extension is not None:
+                self._extension.started(self, directory)
+            while self._patience.attempt(self._turn, source):
+                self._tick()
+            self._drain(self.fleet)
         finally:
-            if self._fleet is not None:
-                self._fleet.stop()
+            if self.fleet is not None:
+                self.fleet.stop()
 
-    def _start(self, fleet: Fleet) -> None:
-        self._observer.phase("loading models")
-        ready = fleet.make_ready(self._tick)
-        self._board = Board(self._config, ready.frame_format, self._records.ledger.known_video)
-        self._welcome(ready)
-
-    def _welcome(self, ready: Ready) -> None:
-        """The engine is ready: the first one, or one that was started again."""
-        self._recovery.welcome(ready)
-        count = self._config.decoder_processes
-        untrained = ", ".join(info.role for info in ready.models if info.untrained)
-        note = f" (UNTRAINED: {untrained})" if untrained else ""
-        for text in ready.notes:
-            self._observer.note(text)
-        self._observer.phase(f"indexing on {ready.device}, {count} decoder{'s' * (count > 1)}{note}")
-
-    def _loop(self, fleet: Fleet, board: Board, files: Iterator[Found]) -> None:
-        stopped = False
-        while True:
-            more = not self._draining and self._feed(fleet, board, files)
-            if self._draining and not stopped:
-                stopped = True
-                for decoder in fleet.decoders:
-                    fleet.send(decoder, Drain())
-            if stopped:
-                board.stop(time.monotonic())  # each time: a probe that was under way may have planned new tasks
+    def _turn(self, source: Source) -> bool:
+        """One turn; False when the run is over. Safe to be called again after LedgerUnavailable at any place."""
+        fleet, guard = self.fleet, self.guard
+        assert fleet is not None
+        assert guard is not None
+        for received in fleet.poll():
+            self._take(received)
+        self._work_off()
+        if self._draining and not self._told_to_drain:
+            self._told_to_drain = True
+            guard.tell_decoders_to_drain()
+        if not guard.watch(self.board, self._draining):
+            return False
+        if self._extension is not None:
+            self._extension.turn()
+        more = not self._draining and self._feed(fleet, source)
+        if self.board is not None:
+            if self._draining:
+                self.board.stop(time.monotonic())  # each time: a probe that was under way may have planned new tasks
             else:
-                self._assign(fleet, board)
-            self._records.take_finished(board)
-            if board.is_done and not more:
-                return
-            for received in fleet.poll():
-                self._take(received)
-            fleet.check_alive(but=("decoder", "engine"))
-            if not self._watch_engine(fleet, board):
-                return
-            self._watch_decoders(fleet, board, stopped)
-            self._tick()
+                self._assign(fleet, guard, self.board)
+            self.records.take_finished(self.board)
+        self._operations.send(fleet)
+        return more or not self._is_done()
 
-    def _feed(self, fleet: Fleet, board: Board, files: Iterator[Found]) -> bool:
+    def _is_done(self) -> bool:
+        if self.board is None:
+            return self._draining
+        idle = self._draining or not self._operations.has_work()
+        return self.board.is_done and not self._inbox and idle
+
+    def _feed(self, fleet: Fleet, source: Source) -> bool:
         """Take further files while decoders would soon be idle; False when there are no more."""
-        while board.queued_tasks < AHEAD_TASKS * len(fleet.decoders):
-            found = next(files, None)
-            if found is None:
-                return False
-            if not self._records.settled_at_once(found):
-                self._add(found)
-        return True
+        for _ in range(FEED_FILES):
+            if self._next is None:
+                full = self.board is None or self.board.queued_tasks >= AHEAD_TASKS * len(fleet.decoders)
+                top = self.board.top_priority if self.board is not None else None
+                self._next = source.take((top or 0) if full else None)
+            found = self._next
+            if found is None or self.board is None:
+                break
+            if not self.records.settled_at_once(found):
+                now = time.monotonic()
+                self.board.add(found.path, shown(found.path), now, found.priority, found.complete_since(now))
+            self._next = None
+        return self._next is not None or not source.is_over
 
-    def _add(self, found: Found) -> None:
-        assert self._board is not None
-        self._board.add(found.path, shown(found.path), time.monotonic())
-
-    def _assign(self, fleet: Fleet, board: Board) -> None:
+    def _assign(self, fleet: Fleet, guard: Guard, board: Board) -> None:
+        if self.records.waiting_for is not None or not fleet.engine.ready or not fleet.engine.is_alive:
+            return
         for decoder in fleet.decoders:
-            if fleet.engine.ready and decoder.ready and decoder.identity not in self._assigned:
-                message = board.next_message()
-                if message is None:
-                    return
-                self._assigned[decoder.identity] = message.key  # type: ignore[attr-defined]
-                self._beats[decoder.identity] = time.monotonic()
-                fleet.send(decoder, message)
+            if not guard.is_idle(decoder) or (guard.solo and board.in_flight()):
+                continue
+            message = board.next_message()
+            if message is None:
+                return
+            guard.assign(decoder, message.key)  # type: ignore[attr-defined]
+            fleet.send(decoder, message)
 
-    def _drain(self, fleet: Fleet, board: Board) -> None:
+    def _drain(self, fleet: Fleet) -> None:
         """End the processes in order; what is open then was lost with an engine that died on the way."""
         self._observer.phase("draining")
-        fleet.drain(self._take, self._tick)
-        if fleet.engine.ready and fleet.engine.process.exitcode != 0:
-            left = "all was stored before" if board.is_done else "what was not stored before is interrupted"
-            self._observer.phase(f"{self._recovery.reason(fleet.engine)}; {left}")
-        board.stop_all(time.monotonic())
-        self._records.take_finished(board)
+        board = self.board
+        if board is not None:
+            fleet.drain(self._take_in_drain, self._tick)
+            if fleet.engine.ready and fleet.engine.process.exitcode != 0:
+                left = "all was stored before" if board.is_done else "what was not stored before is interrupted"
+                self._observer.phase(f"{self.recovery.reason(fleet.engine)}; {left}")
+            board.stop_all(time.monotonic())
+            while self._patience.attempt(self._finish_rows, board):
+                time.sleep(0.2)
+
+    def _finish_rows(self, board: Board) -> bool:
+        self._work_off()
+        self.records.take_finished(board)
+        return False
+
+    def _take_in_drain(self, received: Received[Any]) -> None:
+        self._take(received)
+        self._patience.attempt(self._work_off)
+
+    def _tell(self, role: str, text: str) -> None:
+        """A child is gone, and another takes its place."""
+        if role == "engine":
+            self.peaks.engine_restarted()
+        elif role == "consumer":
+            self.peaks.consumer_restarted()
+        self._observer.phase(text)
+
+    def _tick(self) -> None:
+        self._observer.tick(self.board, self.peaks, self.records.count)
 
     # --- what children say --------------------------------------------------------------------------------------------
 
     def _take(self, received: Received[Any]) -> None:
-        fleet, board, now = self._fleet, self._board, time.monotonic()
+        """Take note of what can be noted at once; what needs the ledger goes to the inbox."""
+        fleet, guard = self.fleet, self.guard
         assert fleet is not None
-        assert board is not None
+        assert guard is not None
         child = fleet.by_identity(received.sender)
         if child is None:
             return
-        self._beats[received.sender] = now
+        guard.heard(child)
         match received.message:
+            case Hello() if child is fleet.consumer:
+                fleet.consumer_is_there()
             case Ready() as ready:
-                child.ready = True
+                guard.ready(child)
+                self._say(ready.notes)
                 if child is fleet.engine:
-                    self._welcome(ready)
-            case Progress(key=key, done_seconds=done_seconds):
-                board.progress(key, done_seconds)
-            case Probed() as probed:
-                self._assigned.pop(received.sender, None)
-                board.probed(probed, now)
+                    self._welcome(fleet, ready)
+                if self._extension is not None:
+                    self._extension.ready(child)
+            case Progress(key=key, done_seconds=done_seconds) if self.board is not None:
+                self.board.progress(key, done_seconds)
+            case Searchable(key=key) if self.board is not None:
+                self.board.searchable(key, time.monotonic())
             case Decoded(key=key):
-                self._assigned.pop(received.sender, None)
-                self._decoded.setdefault(received.sender, set()).add(key)
-            case TaskFailed(key=key, code=code, message=message):
-                self._assigned.pop(received.sender, None)
+                guard.sent_whole(received.sender, key)
+            case Probed():
+                guard.free(received.sender)
+                self._inbox.append(received)
+            case TaskFailed(key=key):
+                guard.free(received.sender)
                 fleet.send(fleet.engine, Abort(key=key))
-                board.failed(key, code, message, now)
-            case TaskDurable(result=result):
-                for keys in self._decoded.values():
-                    keys.discard(result.key)
-                if board.durable(result, now):
-                    self._recovery.progress()
-                fleet.send(fleet.consumer, Committed(key=result.key, section=result.section))
+                self._inbox.append(received)
+            case TaskDurable() | OperationDone():
+                self._inbox.append(received)
             case EngineLost() as words:
-                self._recovery.heard(words)
+                self.recovery.heard(words)
             case EngineStats() | ConsumerStats() | DecoderStats() as stats:
-                self._peaks.see(stats)
+                self.peaks.see(stats)
+            case other if self._extension is not None:
+                self._extension.heard(other)
 
-    # --- watching the decoders ----------------------------------------------------------------------------------------
+    def _say(self, notes: tuple[str, ...]) -> None:
+        for text in notes:
+            if text not in self._said:  # a successor says the same again
+                self._said.add(text)
+                self._observer.note(text)
 
-    def _watch_decoders(self, fleet: Fleet, board: Board, stopped: bool) -> None:
-        now = time.monotonic()
-        for decoder in list(fleet.decoders):
-            silent = now - self._beats.get(decoder.identity, now)
-            if not decoder.is_alive and not (
-                stopped and decoder.process.exitcode == 0
-            ):  # in order: its last words come
-                self._lose(fleet, board, decoder, decoder.last_words(), stopped)
-            elif decoder.identity in self._assigned and silent > self._config.run.stall_seconds:
-                decoder.kill()
-                reason = f"{decoder.name} made no progress for {silent:.0f} s and was killed (run.stall_seconds)"
-                self._lose(fleet, board, decoder, reason, stopped)
+    def _welcome(self, fleet: Fleet, ready: Ready) -> None:
+        """The engine is ready: the first one, or one that was started again."""
+        self.recovery.welcome(ready)
+        fleet.engine_is_ready(ready)
+        if self.board is None:
+            ledger = self.records.ledger
+            again = self._extension is None  # a run over files that somebody named is a wish to try again
+            self.board = Board(self._config, ready.frame_format, ledger.known_video, ledger.tasks, again)
+        count = self._config.decoder_processes
+        untrained = ", ".join(info.role for info in ready.models if info.untrained)
+        note = f" (UNTRAINED: {untrained})" if untrained else ""
+        self._observer.phase(f"indexing on {ready.device}, {count} decoder{'s' * (count > 1)}{note}")
 
-    def _lose(self, fleet: Fleet, board: Board, decoder: Child, reason: str, stopped: bool) -> None:
-        key = self._assigned.pop(decoder.identity, None)
-        if key is None and not decoder.ready and not stopped:
-            raise decoder.failure()  # it cannot even start: a successor would not either
-        # What it had sent whole may still have lain in its own socket, and died with it: that is done again, too.
-        lost = self._decoded.pop(decoder.identity, set()) | ({key} if key is not None else set())
-        for each in sorted(lost):
-            abort = board.decoder_lost(each, reason, time.monotonic())
-            if abort is not None:
-                fleet.send(fleet.engine, abort)
-        if stopped:
-            board.stop(time.monotonic())
-        else:
-            fleet.replace(decoder)
+    def _work_off(self) -> bool:
+        """What needed the ledger, in order."""
+        for _ in range(len(self._inbox) if self.board is not None else 0):
+            message = self._inbox[0].message
+            assert self.board is not None
+            if isinstance(message, Probed) and self._operations.is_removing(message.video_id):
+                self._inbox.rotate(-1)  # its old points go first
+                continue
+            self._work_on(message, self.board)
+            self._inbox.popleft()
+        return False
 
-    def _tick(self) -> None:
-        self._observer.tick(self._board, self._peaks, len(self._records.rows))
-
-    # --- when the engine dies -----------------------------------------------------------------------------------------
-
-    def _watch_engine(self, fleet: Fleet, board: Board) -> bool:
-        """Start a successor for an engine that died; False when the run ends here, for it was to end anyway."""
-        if fleet.engine.is_alive:
-            self._recovery.hurry(fleet)
-            return True
-        for decoder in fleet.decoders:
-            decoder.kill()
-        self._hear_out(fleet)
-        self._recovery.died(fleet.engine)
-        if self._draining:
-            return False
-        self._restart_engine(fleet, board)
-        return True
-
-    def _hear_out(self, fleet: Fleet) -> None:
-        """Take what the engine and the decoders had sent us before they ended."""
-        patience = Patience(LAST_WORDS_SECONDS)
-        while True:
-            for received in fleet.poll(HEAR_OUT_MS):
-                self._take(received)
-            if self._recovery.is_heard_out(fleet.engine, patience):
-                return
-
-    def _restart_engine(self, fleet: Fleet, board: Board) -> None:
-        """A new engine and new decoders; every task that was under way is done again. The consumer stays."""
-        reason = self._recovery.reason(fleet.engine)
-        self._recovery.restart(fleet)
-        self._observer.phase(f"restarting the engine: {reason}")
-        board.engine_lost()
-        self._peaks.engine_restarted()
-        self._assigned.clear()
-        self._decoded.clear()
-        self._beats.clear()
+    def _work_on(self, message: Any, board: Board) -> None:
+        fleet, guard, now = self.fleet, self.guard, time.monotonic()
+        assert fleet is not None
+        assert guard is not None
+        match message:
+            case Probed(key=key, video_id=video_id):
+                path = board.path_of(key)
+                if path is not None:
+                    self.records.begun(video_id, path)
+                board.probed(message, now)
+            case TaskFailed(key=key, code=code, message=text):
+                board.failed(key, code, text, now)
+            case TaskDurable(result=result):
+                guard.durable(result.key)
+                if board.durable(result, now):
+                    self.recovery.progress()
+                fleet.send(fleet.consumer, Committed(key=result.key, section=result.section))
+            case OperationDone():
+                self._operations.done(message)

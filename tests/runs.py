@@ -92,7 +92,7 @@ def run_supervisor(paths: Sequence[Path], settings: Sequence[str], meddler: Medd
 
 def signal_child(supervisor: Supervisor, role: str, number: signal.Signals) -> bool:
     """Send a signal to a child, once frames flow; says whether it was sent."""
-    fleet, engine = supervisor._fleet, supervisor._peaks.engine
+    fleet, engine = supervisor.fleet, supervisor.peaks.engine
     if fleet is None or engine is None or engine.models["image"].items < 1:
         return False
     child = {"decoder": fleet.decoders[0], "engine": fleet.engine, "consumer": fleet.consumer}[role]

@@ -322,15 +322,15 @@ def test_a_name_with_a_leading_dash_can_be_given_behind_two_dashes(collection: C
 
 
 def in_work(supervisor: Supervisor, name: str) -> VideoJob | None:
-    board = supervisor._board
+    board = supervisor.board
     found = [job for job in board.jobs.values() if job.path.endswith(b"/" + name.encode())] if board is not None else []
     return found[0] if found else None
 
 
 def waiting_spans(supervisor: Supervisor, job: VideoJob) -> int:
     """Frame tasks of a video that no decoder has yet."""
-    assert supervisor._board is not None
-    return sum(task.job is job and task.kind == "frames" for task in supervisor._board._queue)
+    assert supervisor.board is not None
+    return sum(task.job is job and task.kind == "frames" for task in supervisor.board._queue)
 
 
 class Changes:

@@ -133,14 +133,14 @@ def test_a_run_into_a_server_that_fails_now_and_then_loses_nothing(
         faults = [lambda: server.fail(503, times=3), lambda: server.drop(times=1, applied=True)]
 
         def meddle(supervisor: Any) -> bool:
-            if supervisor._board is not None and faults:  # the collections exist: from here on points are written
+            if supervisor.board is not None and faults:  # the collections exist: from here on points are written
                 faults.pop(0)()
             return not faults
 
         meddler = Meddler(meddle)
         report = run_supervisor([sample_video], settings, meddler)
         assert meddler.supervisor is not None
-        stats = meddler.supervisor._peaks.consumer
+        stats = meddler.supervisor.peaks.consumer
         assert stats is not None
         assert stats.retries > 0, "the faults were met"
         assert [row["status"] for row in report["videos"]] == ["indexed"]

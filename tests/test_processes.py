@@ -86,8 +86,8 @@ def test_what_a_killed_decoder_had_sent_and_nobody_received_is_done_again(
     steps = ["stop"]
 
     def meddle(supervisor: Supervisor) -> bool:
-        fleet = supervisor._fleet
-        if fleet is None or supervisor._board is None:
+        fleet = supervisor.fleet
+        if fleet is None or supervisor.board is None:
             return False
         if steps == ["stop"]:
             os.kill(fleet.engine.process.pid or 0, signal.SIGSTOP)
@@ -123,8 +123,8 @@ def test_a_killed_consumer_is_named_and_the_next_run_ends_whole(
     settings = settings_for(tiny_models, tmp_path, *SLOW)
 
     def stop_and_kill(supervisor: Supervisor) -> bool:
-        fleet = supervisor._fleet
-        if fleet is None or supervisor._board is None:
+        fleet = supervisor.fleet
+        if fleet is None or supervisor.board is None:
             return False
         os.kill(fleet.consumer.process.pid or 0, signal.SIGSTOP)
         if any(supervisor._decoded.values()):
@@ -159,11 +159,11 @@ class EngineKiller(Meddler):
     @property
     def fleet(self) -> Fleet:
         assert self.supervisor is not None
-        assert self.supervisor._fleet is not None
-        return self.supervisor._fleet
+        assert self.supervisor.fleet is not None
+        return self.supervisor.fleet
 
     def _kill(self, supervisor: Supervisor) -> bool:
-        if supervisor._board is None:
+        if supervisor.board is None:
             return False
         engine, consumer = self.fleet.engine, self.fleet.consumer.process.pid or 0
         if not self.specs:
@@ -224,9 +224,9 @@ def test_an_engine_that_dies_again_and_again_ends_the_run(sample_video: Path, ti
     killed: set[int] = set()
 
     def kill_each(supervisor: Supervisor) -> bool:
-        if supervisor._board is not None and supervisor._fleet is not None:
-            killed.add(supervisor._fleet.engine.process.pid or 0)
-            supervisor._fleet.engine.kill()
+        if supervisor.board is not None and supervisor.fleet is not None:
+            killed.add(supervisor.fleet.engine.process.pid or 0)
+            supervisor.fleet.engine.kill()
         return False
 
     meddler = Meddler(kill_each)
@@ -244,7 +244,7 @@ def test_an_engine_that_dies_while_the_run_is_ending_leaves_what_is_durable(
     settings = settings_for(tiny_models, tmp_path, *SLOW, "run.stall_seconds=100")
 
     def drain_and_kill(supervisor: Supervisor) -> bool:
-        fleet, board = supervisor._fleet, supervisor._board
+        fleet, board = supervisor.fleet, supervisor.board
         if fleet is None or board is None:
             return False
         if any(supervisor._decoded.values()):  # so that not all is sent, and so durable, by then
@@ -345,7 +345,7 @@ def test_draining_gives_up_a_long_sound_track_wherever_it_is(tiny_models: Any, t
     settings = settings_for(tiny_models, tmp_path)
 
     def drain_in_the_middle(supervisor: Supervisor) -> bool:
-        jobs = list(supervisor._board.jobs.values()) if supervisor._board else []
+        jobs = list(supervisor.board.jobs.values()) if supervisor.board else []
         supervisor._draining = any(job.done_seconds > 0 for job in jobs)
         return supervisor._draining
 
