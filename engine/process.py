@@ -153,14 +153,14 @@ class EngineProcess:
         self._loader.save(self._runner, at_once)
         counters = self._runner.counters
         pressure, residency = self._engine.gate.pressure.counters, self._runner.turns.residency
-        apart = self._device.name != "cpu"  # what the CPU's models hold is in the RSS
+        held_bytes = self._device.read().used_bytes if self._device.name != "cpu" else 0  # there it is in the RSS
         self._control.send(
             EngineStats(
                 models={role: self._model_stats(role) for role in counters},
                 host_bytes=self._ingress.held_bytes,
                 busy_seconds=sum(counter.busy_seconds for counter in counters.values()),
                 uptime_seconds=now - self._started_seconds,
-                peak_device_bytes=self._runner.peak_bytes if apart else 0,
+                peak_device_bytes=max(held_bytes, self._runner.peak_bytes) if held_bytes else 0,
                 peak_rss_bytes=peak_rss_bytes(),
                 budget_bytes=self._runner.budget.total_bytes,
                 releases=pressure.releases,
@@ -168,7 +168,7 @@ class EngineProcess:
                 stops=pressure.stops,
                 changes=residency.changes,
                 change_seconds=residency.change_seconds,
-                device_bytes=self._device.read().used_bytes if apart else 0,
+                device_bytes=held_bytes,
                 rss_bytes=rss_bytes(),
             )
         )

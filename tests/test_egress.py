@@ -13,7 +13,7 @@ from engine.egress import Egress
 from engine.outbox import Outgoing
 from transport.codec import as_array, spec_of
 from transport.credit import CreditBook
-from transport.messages import Grant, Join, Points, TaskKey, ToConsumer
+from transport.messages import Grant, Join, Points, TaskKey, TaskResult, ToConsumer
 from transport.sockets import Channel, Received
 
 SHARE = 64 * 1024
@@ -39,13 +39,13 @@ class FakeConsumer:
 
     def __init__(self, endpoint: str, share_bytes: int = SHARE) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its own, as in a process of its own
-        self._channel: Channel[Join | Points] = Channel.bind(self._context, endpoint, ToConsumer)
+        self._channel: Channel[Join | Points | TaskResult] = Channel.bind(self._context, endpoint, ToConsumer)
         self._book = CreditBook(share_bytes)
         self.senders: list[bytes] = []
-        self.held: list[Received[Join | Points]] = []
+        self.held: list[Received[Join | Points | TaskResult]] = []
 
     def take(self, timeout_ms: int = ENOUGH_MS) -> int | None:
-        """The number of the next message; None when none comes."""
+        """The number of the next points, -1 for a result; None when nothing comes."""
         while (received := self._channel.receive(timeout_ms)) is not None:
             if isinstance(received.message, Join):
                 self.senders.append(received.sender)
@@ -55,6 +55,8 @@ class FakeConsumer:
             assert received.sender == self.senders[-1], "whoever did not join has no credit"
             self._book.receive(received.sender, received.cost_bytes)
             self.held.append(received)
+            if isinstance(received.message, TaskResult):
+                return -1
             assert received.payload is not None
             return int(as_array(received.message.array, received.payload)[0, 0])
         return None
