@@ -1,18 +1,19 @@
 """A lock names its holder, and is free when the holder is gone, however it went."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from engine.locks import Held, hold
 
 ROOT = Path(__file__).parents[1]
-HOLDER = "import sys, time, pathlib\nfrom engine.locks import hold\nlock = hold(pathlib.Path(sys.argv[1]), 'it')\n"
+WAIT = "import sys\nprint('here', flush=True)\nsys.stdin.read()"  # to the end of the test, however it ends
+HOLDER = "import sys, pathlib\nfrom engine.locks import hold\nlock = hold(pathlib.Path(sys.argv[1]), 'it')\n"
 
 
 def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
@@ -32,11 +33,10 @@ def test_a_lock_that_was_let_go_can_be_taken_again(tmp_path: Path) -> None:
 
 
 def test_a_killed_holder_lets_go_and_a_living_one_does_not(tmp_path: Path) -> None:
-    script = HOLDER + "print('held', flush=True)\ntime.sleep(600)"
-    command = [sys.executable, "-c", script, str(tmp_path / "lock"), "a\nb"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", HOLDER + WAIT, str(tmp_path / "lock"), "a\nb"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=PIPE, stdout=PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
+        assert process.stdout.readline() == b"here\n"
         with pytest.raises(Held, match=rf"^it is held by process {process.pid} \(-c .*a b.*\) on \S+; stop"):
             hold(tmp_path / "lock", "it")
         process.send_signal(signal.SIGKILL)
@@ -44,13 +44,13 @@ def test_a_killed_holder_lets_go_and_a_living_one_does_not(tmp_path: Path) -> No
 
 
 def test_a_child_does_not_inherit_the_lock(tmp_path: Path) -> None:
-    sleep = shutil.which("sleep")
-    assert sleep is not None
     lock = hold(tmp_path / "lock", "it")
-    with subprocess.Popen([sleep, "600"], close_fds=False) as child:
+    command = [sys.executable, "-c", WAIT]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, close_fds=False) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"here\n"
         lock.close()
         hold(tmp_path / "lock", "it").close()
-        child.kill()
 
 
 def test_a_holder_who_could_not_write_its_name_is_another_process(tmp_path: Path) -> None:
