@@ -20,6 +20,7 @@ from engine.config import Config
 from engine.files import Found, shown
 from engine.fleet import Fleet
 from engine.guard import Guard
+from engine.rebuilding import rebuild_from_store
 from engine.records import LedgerPatience, Observer, Records, model_labels
 from engine.recovery import Recovery
 from engine.report import Peaks, totals
@@ -93,6 +94,7 @@ class Supervisor:
             # Ours, not locked, writable: or say so now.
             StoreDirectory(Path(config.store.path), read_only=False).close()
         self.records = Records(config, observer, models, keep_rows=extension is None)
+        rebuild_from_store(self.records.ledger, config, observer.note)
         self._operations = self.records.operations
         self._patience = LedgerPatience(self.records, config.store.retry_seconds)
 

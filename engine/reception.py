@@ -1,0 +1,128 @@
+"""What the daemon answers to commands: status, searches, and what to try again or to forget.
+
+Searches take their way through the engine and the consumer (engine/search_flow.py); the rest is answered at once.
+"""
+
+import os
+import time
+from typing import Any
+
+from engine.config import Config
+from engine.frontdesk import FrontDesk
+from engine.host_memory import rss_bytes
+from engine.maintenance import forget, retry
+from engine.presence import store_name
+from engine.search_flow import Searches
+from engine.status import History, Moment, ProcessState, RootState, document
+from engine.supervisor import Supervisor
+from engine.watcher import Watcher, WatchState
+from stages.errors import SluiceError
+from transport.requests import ForgetRequest, Request, RetryRequest, SearchRequest, StatusRequest
+
+
+class Reception:
+    """The front desk's requests and their answers."""
+
+    def __init__(self, desk: FrontDesk, supervisor: Supervisor, watcher: Watcher, config: Config) -> None:
+        self._desk = desk
+        self._supervisor = supervisor
+        self._watcher = watcher
+        self._config = config
+        self._history = History()
+        self._started_seconds = time.monotonic()
+        self.searches = Searches()
+
+    def turn(self) -> None:
+        """Take requests, and answer what can be answered."""
+        now = time.monotonic()
+        for client, request in self._desk.take():
+            if isinstance(request, SearchRequest):
+                self.searches.start(client, request, self._labels(), now)
+            else:
+                self._desk.answer(client, self._answer(request))
+        self.searches.expire(now)
+        self._pass_on()
+        if (stats := self._supervisor.peaks.engine) is not None:
+            self._history.see(stats, now)
+
+    def _answer(self, request: Request) -> dict[str, Any] | SluiceError:
+        board = self._supervisor.board
+        in_work = board.content_in_work if board is not None else frozenset()
+        try:
+            match request:
+                case StatusRequest():
+                    return self.document()
+                case RetryRequest():
+                    return retry(self._supervisor.records, request, in_work)
+                case ForgetRequest():
+                    return forget(self._supervisor.records, request, in_work)
+        except SluiceError as error:  # the ledger is away, or there is no such video
+            return error
+        raise AssertionError(request)
+
+    def _pass_on(self) -> None:
+        """What searches have to say to the engine, the consumer and the clients."""
+        outgoing = self.searches.take()
+        fleet = self._supervisor.fleet
+        assert fleet is not None
+        for question in outgoing.to_engine:  # to one that is away: asked again when another is ready
+            fleet.send(fleet.engine, question)
+        for lookup in outgoing.to_consumer:
+            fleet.send(fleet.consumer, lookup)
+        for client, result in outgoing.answers:
+            self._desk.answer(client, result)
+
+    def _labels(self) -> dict[str, str] | None:
+        """Labels of the models that can embed a query; None while they are loading."""
+        ready = self._supervisor.recovery.first
+        if ready is None:
+            return None
+        if not self._config.daemon.search:
+            return {}
+        return {info.role: info.label for info in ready.models if info.role in ("image", "text")}
+
+    def ready(self, role: str) -> None:
+        """Another engine or consumer is there: it is asked what the last one did not answer."""
+        if role == "engine":
+            self.searches.engine_replaced()
+        elif role == "consumer":
+            self.searches.consumer_replaced()
+
+    # --- status -------------------------------------------------------------------------------------------------------
+
+    def document(self) -> dict[str, Any]:
+        """The status now."""
+        supervisor, board = self._supervisor, self._supervisor.board
+        ready = supervisor.recovery.first
+        moment = Moment(
+            now_seconds=time.monotonic(),
+            started_seconds=self._started_seconds,
+            ready=ready is not None,
+            draining=supervisor.interrupted,
+            waiting=f"ledger: {waiting}" if (waiting := supervisor.records.waiting_for) else None,
+            device=ready.device if ready is not None else None,
+            files_waiting=self._watcher.waiting_files,
+            queued_tasks=board.queued_tasks if board is not None else 0,
+            jobs=list(board.jobs.values()) if board is not None else [],
+            processes=self._processes(),
+            supervisor_rss_bytes=rss_bytes(),
+            roots=[_root_state(state) for state in self._watcher.states()],
+            ledger=supervisor.records.waiting_for or "ok",
+            store=store_name(self._config),
+        )
+        return document(moment, supervisor.peaks, supervisor.records.tally, self._history)
+
+    def _processes(self) -> list[ProcessState]:
+        own = ProcessState(role="supervisor", name="supervisor", pid=os.getpid(), state="ready")
+        guard = self._supervisor.guard
+        return [own, *(guard.states() if guard is not None else ())]
+
+
+def _root_state(state: WatchState) -> RootState:
+    return RootState(
+        path=state.path,
+        state="polling" if state.polled and state.state == "watching" else state.state,
+        files=state.files,
+        settling=state.settling,
+        scanned_seconds_ago=state.scanned_seconds_ago,
+    )
