@@ -68,6 +68,7 @@ class EngineProcess:
         self._draining = False
         self._started_seconds = time.monotonic()
         self._stats_at = 0.0
+        self._held_bytes = 0  # of the device, when it was last read
         self._ready = Ready(
             role=spec.role,
             index=spec.index,
@@ -99,7 +100,7 @@ class EngineProcess:
         try:
             return self._engine.step(time.monotonic())
         except EngineLostError as lost:
-            self._report(at_once=True)
+            self._report(at_once=True, lost=True)
             suspects = tuple(Suspect(**item._asdict()) for item in lost.suspects)
             code = ExitCode.DEVICE_LOST if lost.code == DEVICE_LOST else ExitCode.RECYCLE
             leave(self._control, EngineLost(code=lost.code, message=str(lost), suspects=suspects), code)
@@ -145,7 +146,8 @@ class EngineProcess:
                 case Drain():
                     self._draining = True
 
-    def _report(self, at_once: bool = False) -> None:
+    def _report(self, at_once: bool = False, lost: bool = False) -> None:
+        """Send the counters, about once a second. lost: the device may not be asked for anything any more."""
         now = time.monotonic()
         if not at_once and now - self._stats_at < STATS_SECONDS:
             return
@@ -153,14 +155,15 @@ class EngineProcess:
         self._loader.save(self._runner, at_once)
         counters = self._runner.counters
         pressure, residency = self._engine.gate.pressure.counters, self._runner.turns.residency
-        held_bytes = self._device.read().used_bytes if self._device.name != "cpu" else 0  # there it is in the RSS
+        if not lost and self._device.name != "cpu":  # there it is in the RSS
+            self._held_bytes = self._device.read().used_bytes
         self._control.send(
             EngineStats(
                 models={role: self._model_stats(role) for role in counters},
                 host_bytes=self._ingress.held_bytes,
                 busy_seconds=sum(counter.busy_seconds for counter in counters.values()),
                 uptime_seconds=now - self._started_seconds,
-                peak_device_bytes=max(held_bytes, self._runner.peak_bytes) if held_bytes else 0,
+                peak_device_bytes=max(self._held_bytes, self._runner.peak_bytes) if self._held_bytes else 0,
                 peak_rss_bytes=peak_rss_bytes(),
                 budget_bytes=self._runner.budget.total_bytes,
                 releases=pressure.releases,
@@ -168,7 +171,7 @@ class EngineProcess:
                 stops=pressure.stops,
                 changes=residency.changes,
                 change_seconds=residency.change_seconds,
-                device_bytes=held_bytes,
+                device_bytes=self._held_bytes,
                 rss_bytes=rss_bytes(),
             )
         )

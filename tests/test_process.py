@@ -11,6 +11,9 @@ import zmq
 
 from engine.children import Child
 from engine.config import load_config
+from engine.core import DEVICE_LOST, EngineLostError
+from engine.errors import ExitCode
+from engine.process import EngineProcess
 from engine.rundir import endpoints_in, run_directory
 from engine.worker import WorkerSpec
 from tests.conftest import TinyModels
@@ -23,9 +26,11 @@ from transport.messages import (
     ConsumerReplaced,
     Drain,
     EmbedQuery,
+    EngineLost,
     EngineStats,
     Frame,
     Grant,
+    Hello,
     Join,
     Message,
     QueryVectors,
@@ -78,16 +83,18 @@ class EngineRig:
         return self.child.process.exitcode is not None
 
 
-@contextmanager
-def engine(models: TinyModels, tmp_path: Path, *more: str, **spec: Any) -> Iterator[EngineRig]:
+def spec_in(directory: Path, models: TinyModels, tmp_path: Path, *more: str, **spec: Any) -> WorkerSpec:
+    """An engine for pictures alone."""
     off = ("models.speech=off", "models.voice=off", "models.text=off")
     config = load_config(settings=[*settings_for(models, tmp_path), *off, *more])
+    return WorkerSpec(role="engine", index=0, generation=1, endpoints=endpoints_in(directory), config=config, **spec)
+
+
+@contextmanager
+def engine(models: TinyModels, tmp_path: Path, *more: str, **spec: Any) -> Iterator[EngineRig]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with run_directory(str(tmp_path)) as directory:
-        endpoints = endpoints_in(directory)
-        rig = EngineRig(
-            WorkerSpec(role="engine", index=0, generation=1, endpoints=endpoints, config=config, **spec), context
-        )
+        rig = EngineRig(spec_in(directory, models, tmp_path, *more, **spec), context)
         try:
             yield rig
         finally:
@@ -156,6 +163,42 @@ def test_an_engine_process_answers_queries_and_says_what_it_holds(
         rig.tell(Drain())
         rig.child.process.join(timeout=ENOUGH_MS / 1000)
         assert rig.child.process.exitcode == 0
+
+
+class LeftError(Exception):
+    """Stands for the end of the process."""
+
+
+def test_an_engine_that_lost_its_device_asks_it_for_nothing_more(
+    tiny_models: TinyModels, tmp_path_short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost card answers every question with an error, and the last words must be heard all the same."""
+    said: list[Message] = []
+
+    def leave(control: Channel[Any], words: EngineLost, code: ExitCode) -> None:
+        said.append(words)
+        raise LeftError
+
+    def step(now_seconds: float) -> bool:
+        monkeypatch.setattr(process._device, "read", lambda: pytest.fail("the device was asked"))
+        raise EngineLostError(DEVICE_LOST, "illegal memory access", ())
+
+    monkeypatch.setattr("engine.process.leave", leave)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with run_directory(str(tmp_path_short)) as directory:
+        spec = spec_in(directory, tiny_models, tmp_path_short, "device.name=simulated")
+        control: Channel[Any] = Channel.bind(context, spec.endpoints.control, ToSupervisor)
+        process = EngineProcess(spec)
+        process._report(at_once=True)
+        monkeypatch.setattr(process._engine, "step", step)
+        with pytest.raises(LeftError):
+            process._step()
+        kinds = [type(received.message) for _ in range(3) if (received := control.receive(ENOUGH_MS)) is not None]
+        for socket in (process._control.socket, process._ingress._channel.socket):
+            socket.context.destroy(linger=0)
+        context.destroy(linger=0)
+    assert [type(words) for words in said] == [EngineLost]
+    assert kinds == [Hello, EngineStats, EngineStats]
 
 
 def test_with_searches_off_no_query_is_answered_with_vectors(tiny_models: TinyModels, tmp_path_short: Path) -> None:
