@@ -1,125 +1,339 @@
-"""The consumer's writer: retries with back-off, gives up with one line, and whole runs against a server with faults."""
+"""The consumer as a process: a server that fails, kills at every place, drains; and whole runs against such a one."""
 
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from engine.consumer import Writer, collection_specs, stored_points
-from stages.errors import StoreError, StoreUnavailable
+from engine import failpoints
+from engine.config import Config, EngineOptions, RunOptions
+from engine.errors import ExitCode
+from engine.spool import spool_directory
 from stages.options import StoreOptions
-from stages.store import StoredPoint
-from tests.qdrant_loopback import LoopbackQdrant
+from stages.qdrant import open_store
+from stages.store import StoredPoint, point_id, stored_videos
+from tests.consumer_harness import Harness
+from tests.qdrant_loopback import LoopbackQdrant, fast_disk
 from tests.runs import Meddler, run_supervisor, settings_for
 from tests.runs import stored_points as points_of
-from transport.codec import WireError, spec_of
-from transport.messages import Points, TaskKey
+from tests.store_samples import normalised
+from tests.writer_rig import result_message
+from transport.codec import spec_of
+from transport.messages import Points, RecordVideo, Remove, Repath, SearchStore, TaskKey
+
+DIMENSION = 64
+RESULTS_MB = 1
 
 
-class FlakyStore:
-    """Refuses the first `failures` upserts."""
-
-    def __init__(self, failures: int) -> None:
-        self.failures = failures
-        self.written: list[str] = []
-
-    def upsert(self, collection: str, points: list[StoredPoint]) -> None:
-        if self.failures:
-            self.failures -= 1
-            raise StoreUnavailable("store-busy", "503 from the store")
-        self.written += [point.id for point in points]
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """On a disk in memory: the embedded store syncs a lot."""
+    with tempfile.TemporaryDirectory(dir=fast_disk()) as name:
+        yield Path(name)
 
 
-class Clock:
-    """Time that passes only by sleeping."""
+@pytest.fixture
+def harness(directory: Path) -> Iterator[Callable[..., Harness]]:
+    """Makes harnesses around one store; each is closed after the test."""
+    made: list[Harness] = []
 
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.slept: list[float] = []
+    def make(restarts: bool = False, environment: dict[str, str] | None = None, **store: Any) -> Harness:
+        options = StoreOptions(**{"path": str(directory / "store"), "timeout_seconds": 1.0, **store})
+        config = Config(
+            store=options, run=RunOptions(state=str(directory / "state")), engine=EngineOptions(results_mb=RESULTS_MB)
+        )
+        place = directory / f"run-{len(made)}"
+        place.mkdir()
+        made.append(Harness(place, config, {"image": DIMENSION}, restarts, environment))
+        return made[-1]
 
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-def writer_for(store: Any, **options: Any) -> tuple[Writer, Clock, list[str]]:
-    clock, said = Clock(), list[str]()
-    upper = lambda low, high: high  # noqa: E731 - chance that always takes the longest delay
-    return Writer(store, StoreOptions(**options), said.append, clock, clock.sleep, upper), clock, said
-
-
-def points(count: int) -> list[StoredPoint]:
-    return [StoredPoint(id=str(number), collection="frames", payload={}) for number in range(count)]
+    yield make
+    for each in made:
+        each.close()
 
 
-def test_points_go_in_batches_in_order() -> None:
-    store = FlakyStore(0)
-    writer, _, _ = writer_for(store, batch_points=4)
-    writer.write("frames", points(10))
-    assert store.written == [str(number) for number in range(10)]
-    assert writer.points == 10
-
-
-def test_an_absent_store_is_waited_for_with_growing_delays_and_said() -> None:
-    store = FlakyStore(5)
-    writer, clock, said = writer_for(store)
-    writer.write("frames", points(3))
-    assert store.written == ["0", "1", "2"]
-    assert clock.slept == sorted(clock.slept)
-    assert len(set(clock.slept)) == 5
-    assert writer.retries == 5
-    assert said == ["503 from the store"] * 5
-
-
-def test_a_store_that_stays_away_is_given_up_in_one_line() -> None:
-    writer, clock, _ = writer_for(FlakyStore(10_000), retry_seconds=60)
-    with pytest.raises(StoreError, match=r"away for 60 s \(503 from the store\).*store\.retry_seconds") as caught:
-        writer.write("frames", points(1))
-    assert caught.value.code == "store-lost"
-    assert 60 <= clock.now < 80
-
-
-def test_a_refusal_is_not_retried() -> None:
-    class Refusing:
-        def upsert(self, collection: str, points: list[StoredPoint]) -> None:
-            raise StoreError("store-not-authorised", "no key")
-
-    writer, clock, _ = writer_for(Refusing())
-    with pytest.raises(StoreError, match="no key"):
-        writer.write("frames", points(1))
-    assert clock.slept == []
-
-
-def message(rows: int, ids: int) -> tuple[Points, memoryview]:
-    array = np.ones((rows, 3), dtype=np.float16)
-    made = Points(
-        key=TaskKey(1, 0),
+def batch(task: int, number: int, size: int = 32) -> tuple[Points, np.ndarray[Any, np.dtype[np.float16]]]:
+    """Points of a task; each task is a video."""
+    rng = np.random.default_rng((task, number))
+    array = rng.standard_normal((size, DIMENSION)).astype(np.float16)
+    video = f"video-{task}"
+    message = Points(
+        key=TaskKey(task, 0),
         collection="frames",
         vector="image",
-        ids=tuple(str(number) for number in range(ids)),
-        payloads=tuple({} for _ in range(ids)),
+        ids=tuple(point_id(video, "image", "m", number * size + row) for row in range(size)),
+        payloads=tuple(
+            {"video_id": video, "path": "old", "model": "m", "start_seconds": float(number * size + row)}
+            for row in range(size)
+        ),
         array=spec_of(array),
     )
-    return made, memoryview(array.tobytes())
+    return message, array
 
 
-def test_each_id_gets_its_row() -> None:
-    stored = stored_points(*message(2, 2))
-    assert [point.id for point in stored] == ["0", "1"]
-    assert all(np.asarray(point.vectors["image"]).shape == (3,) for point in stored)
+def send_task(harness: Harness, task: int, batches: int) -> dict[str, Any]:
+    """A whole task; returns the vectors that must be stored, by id."""
+    expected: dict[str, Any] = {}
+    for number in range(batches):
+        message, array = batch(task, number)
+        harness.send(message, array)
+        expected |= dict(zip(message.ids, array, strict=True))
+    harness.send(result_message(TaskKey(task, 0)))
+    return expected
 
 
-def test_rows_that_do_not_match_the_ids_are_refused() -> None:
-    with pytest.raises(WireError, match="3 rows for 2 ids"):
-        stored_points(*message(3, 2))
+def stored(options: StoreOptions) -> dict[str, StoredPoint]:
+    store = open_store(options, None)
+    try:
+        return {point.id: point for point in store.scroll("frames", with_vectors=True)}
+    finally:
+        store.close()
 
 
-def test_only_collections_of_loaded_models_are_made() -> None:
-    assert [spec.name for spec in collection_specs({"image": 4, "voice": 8})] == ["frames", "voices"]
+def assert_stored(harness: Harness, expected: dict[str, Any]) -> None:
+    found = stored(harness.config.store)
+    assert found.keys() == expected.keys()
+    for id_, row in expected.items():
+        np.testing.assert_allclose(found[id_].vectors["image"], normalised(row), atol=2e-3)
+
+
+def spool_files(harness: Harness) -> list[str]:
+    place = spool_directory(Path(harness.config.run.state), harness.config.store)
+    return sorted(path.name for path in place.glob("*.spool"))
+
+
+# --- a server that fails --------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_away_for_a_while_costs_nothing(harness: Callable[..., Harness]) -> None:
+    """503, then no answer, then dropped connections; more comes than the credit, so much lies on the disk meanwhile."""
+    with LoopbackQdrant() as server:
+        consumer = harness(url=server.url)
+        consumer.until(lambda: consumer.is_ready)
+        expected = send_task(consumer, 0, 4)
+        consumer.until(lambda: consumer.all_acknowledged)
+        server.fail(503, times=3)
+        server.timeout(times=1, seconds=1.5)
+        server.drop(times=1, applied=True)
+        server.drop(times=1, applied=False)
+        for task in range(1, 9):
+            expected |= send_task(consumer, task, 40)
+        sizes: list[int] = []
+
+        def is_done() -> bool:
+            sizes.append(consumer.stats.spool_bytes if consumer.stats else 0)
+            return consumer.all_acknowledged and len(consumer.ledger) == 9
+
+        consumer.until(is_done)
+        assert max(sizes) > RESULTS_MB << 20, "more than the credit lay on the disk"
+        assert consumer.most_bytes_out <= RESULTS_MB << 20
+        assert any(state.startswith("waiting: ") and "503" in state for state in consumer.states)
+        assert consumer.drain() == ExitCode.OK
+        assert consumer.stats is not None
+        assert (consumer.stats.state, consumer.stats.spool_bytes) == ("drained", 0)
+        assert consumer.stats.rss_bytes > 0
+        assert sorted(set(consumer.ledger)) == [(TaskKey(task, 0), 0) for task in range(9)]
+        assert sorted(consumer.searchable) == [TaskKey(task, 0) for task in range(9)]
+        assert_stored(consumer, expected)
+        assert spool_files(consumer) == []
+
+
+def test_without_a_spool_the_credit_is_all_that_is_held(harness: Callable[..., Harness]) -> None:
+    with LoopbackQdrant() as server:
+        consumer = harness(url=server.url, spool_mb=0)
+        consumer.until(lambda: consumer.is_ready)
+        server.fail(503, times=4)
+        expected = send_task(consumer, 0, 60)
+        held: list[int] = []
+
+        def is_done() -> bool:
+            if consumer.stats is not None:
+                held.append(consumer.stats.queued_bytes)
+                assert consumer.stats.spool_bytes == 0
+            return consumer.all_acknowledged
+
+        consumer.until(is_done)
+        assert 0 < max(held) <= RESULTS_MB << 20
+        assert consumer.drain() == ExitCode.OK
+        assert_stored(consumer, expected)
+
+
+def test_a_store_that_is_away_from_the_start_is_waited_for(harness: Callable[..., Harness]) -> None:
+    """With patience without end it is ready at once; what it spools it writes when the store comes."""
+    with LoopbackQdrant() as server:
+        server.fail(503, times=5)
+        consumer = harness(url=server.url, retry_seconds=float("inf"))
+        consumer.until(lambda: consumer.is_ready)
+        assert server.requests["PUT points"] == 0
+        expected = send_task(consumer, 0, 40)
+        consumer.until(lambda: consumer.all_acknowledged and len(consumer.ledger) == 1)
+        assert consumer.drain() == ExitCode.OK
+        assert_stored(consumer, expected)
+
+
+def test_a_drain_leaves_the_spool_to_the_next_run(harness: Callable[..., Harness]) -> None:
+    with LoopbackQdrant() as server:
+        options = {"url": server.url, "retry_seconds": float("inf")}
+        consumer = harness(**options)
+        consumer.until(lambda: consumer.is_ready)
+        server.fail(503, times=1000)
+        expected = send_task(consumer, 0, 10)
+        consumer.until(lambda: consumer.all_acknowledged)
+        assert consumer.drain() == ExitCode.OK
+        assert consumer.stats is not None
+        assert consumer.stats.state == f"drained, {consumer.stats.spool_bytes / 1e6:.1f} MB spooled"
+        assert consumer.stats.spool_bytes > 0
+        assert consumer.ledger == []
+        server.clear()
+        successor = harness(**options)
+        successor.until(lambda: successor.ledger == [(TaskKey(0, 0), 0)])
+        assert successor.drain() == ExitCode.OK
+        assert spool_files(successor) == []
+        assert_stored(successor, expected)
+
+
+def test_a_server_that_stays_away_is_given_up(harness: Callable[..., Harness]) -> None:
+    with LoopbackQdrant() as server:
+        consumer = harness(url=server.url, retry_seconds=1.0)
+        consumer.until(lambda: consumer.is_ready)
+        server.fail(503, times=1000)
+        send_task(consumer, 0, 10)
+        consumer.until(lambda: consumer.process.poll() is not None)
+        assert consumer.process.returncode == ExitCode.STORE_LOST
+        assert consumer.words().startswith("store-lost: the store has been away for ")
+        assert spool_files(consumer) != []
+
+
+def test_a_spool_that_cannot_be_made_is_said_and_waited_for(harness: Callable[..., Harness], directory: Path) -> None:
+    """The state directory stands on a file: no spool can be made there, until it is one."""
+    with LoopbackQdrant() as server:
+        (directory / "state").write_text("no directory")
+        consumer = harness(url=server.url)
+        consumer.until(lambda: consumer.is_ready)
+        server.fail(503, times=6)
+        expected = send_task(consumer, 0, 60)
+        consumer.until(lambda: consumer.all_acknowledged)
+        assert any("the spool cannot be written: Not a directory" in state for state in consumer.states)
+        assert consumer.drain() == ExitCode.OK
+        assert_stored(consumer, expected)
+
+
+# --- killed ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["embedded", "server"])
+@pytest.mark.parametrize("place", [failpoints.BEFORE_UPSERT, failpoints.AFTER_UPSERT])
+def test_a_kill_around_a_write_costs_nothing(
+    harness: Callable[..., Harness], directory: Path, place: str, where: str
+) -> None:
+    with LoopbackQdrant() as server:
+        killer = {failpoints.VARIABLE: f"{place}:5:{directory / 'killed'}"}
+        assert_survives(harness(True, killer, url=server.url if where == "server" else None))
+
+
+@pytest.mark.parametrize(
+    ("place", "count"),
+    [
+        (failpoints.BEFORE_UPSERT, 4),
+        (failpoints.AFTER_UPSERT, 3),
+        (failpoints.DURING_SPOOL_FLUSH, 1),
+        (failpoints.DURING_SPOOL_FLUSH, 2),
+        (failpoints.DURING_REPLAY, 1),
+        (failpoints.DURING_REPLAY, 4),
+    ],
+)
+def test_a_kill_while_the_store_is_away_costs_nothing(
+    harness: Callable[..., Harness], directory: Path, place: str, count: int
+) -> None:
+    with LoopbackQdrant() as server:
+        killer = {failpoints.VARIABLE: f"{place}:{count}:{directory / 'killed'}"}
+        assert_survives(harness(True, killer, url=server.url), lambda: server.fail(503, times=4))
+
+
+def assert_survives(consumer: Harness, fault: Callable[[], None] = lambda: None) -> None:
+    """A consumer that is killed once, somewhere in between, ends as if it had not been."""
+    consumer.until(lambda: consumer.is_ready)
+    fault()
+    expected: dict[str, Any] = {}
+    for task in range(4):
+        expected |= send_task(consumer, task, 20)
+    consumer.until(lambda: consumer.all_acknowledged and len(set(consumer.ledger)) == 4)
+    assert consumer.drain() == ExitCode.OK
+    assert consumer.deaths == 1
+    assert_stored(consumer, expected)
+    assert spool_files(consumer) == []
+
+
+# --- operations and searches ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["embedded", "server"])
+def test_operations_and_searches_go_between_the_points(harness: Callable[..., Harness], where: str) -> None:
+    with LoopbackQdrant() as server:
+        consumer = harness(url=server.url if where == "server" else None)
+        consumer.until(lambda: consumer.is_ready)
+        one, two = send_task(consumer, 1, 2), send_task(consumer, 2, 2)
+        consumer.until(lambda: len(consumer.ledger) == 2)
+        for request in (
+            Repath(request=1, video_id="video-1", shown_path="new"),
+            RecordVideo(request=2, video_id="video-1", fingerprint="f", shown_path="old", report="{}"),
+            RecordVideo(request=3, video_id="video-2", fingerprint="f", shown_path="old", report="{}"),
+            Repath(request=4, video_id="video-1", shown_path="newer"),
+            Remove(request=5, video_id="video-2"),
+        ):
+            consumer.tell(request)
+        consumer.until(lambda: len(consumer.operations) == 5)
+        assert [consumer.operations[request].error for request in range(1, 6)] == [None] * 5
+        id_, row = next(iter(one.items()))
+        question = SearchStore(
+            request=9,
+            collection="frames",
+            vector_name="image",
+            vector=tuple(float(value) for value in row),
+            limit=3,
+            model="m",
+        )
+        consumer.tell(question)
+        consumer.until(lambda: 9 in consumer.hits)
+        assert consumer.hits[9].error is None
+        assert consumer.hits[9].hits[0].id == id_
+        assert {hit.payload["path"] for hit in consumer.hits[9].hits} == {"newer"}
+        assert consumer.drain() == ExitCode.OK
+        assert_stored(consumer, one)
+        assert not two.keys() & stored(consumer.config.store).keys()
+        store = open_store(consumer.config.store, None)
+        assert [(video.video_id, video.path) for video in stored_videos(store)] == [("video-1", "newer")]
+        store.close()
+
+
+def test_a_search_while_the_store_is_away_is_answered_at_once(harness: Callable[..., Harness]) -> None:
+    with LoopbackQdrant() as server:
+        consumer = harness(url=server.url)
+        consumer.until(lambda: consumer.is_ready)
+        server.fail(503, times=1000)
+        send_task(consumer, 1, 2)
+        consumer.until(lambda: any(state.startswith("waiting") for state in consumer.states))
+        before = sum(server.requests.values())
+        vector = (1.0,) * DIMENSION
+        for request in range(20):
+            consumer.tell(
+                SearchStore(
+                    request=request, collection="frames", vector_name="image", vector=vector, limit=3, model="m"
+                )
+            )
+        consumer.until(lambda: len(consumer.hits) == 20)
+        assert all("store-unavailable: " in (consumer.hits[request].error or "") for request in range(20))
+        assert server.requests["POST points/query"] == 0
+        assert sum(server.requests.values()) >= before
+        server.clear()
+        consumer.until(lambda: consumer.all_acknowledged)
+        assert consumer.drain() == ExitCode.OK
+
+
+# --- whole runs -----------------------------------------------------------------------------------------------------
 
 
 def test_a_run_into_a_server_that_fails_now_and_then_loses_nothing(
@@ -133,7 +347,7 @@ def test_a_run_into_a_server_that_fails_now_and_then_loses_nothing(
         faults = [lambda: server.fail(503, times=3), lambda: server.drop(times=1, applied=True)]
 
         def meddle(supervisor: Any) -> bool:
-            if supervisor.board is not None and faults:  # the collections exist: from here on points are written
+            if supervisor._board is not None and faults:  # the collections exist: from here on points are written
                 faults.pop(0)()
             return not faults
 

@@ -1,0 +1,313 @@
+"""The consumer without its sockets: the way of every message into the store, by way of the spool while it is away.
+
+    receive ─► queue (memory) ─┬─────────────────────────► store ─► TaskDurable ─► Committed ─► credit
+                               └─► spool (disk) ─► replay ─► store ─► TaskDurable ─► Committed ─► segment deleted
+                                     └─► credit
+
+Order is kept: nothing in memory is written before all that is in the spool. What has left memory for the disk, or for
+the store, gives its credit back; a TaskResult in the store does when the supervisor has it in the ledger.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from engine.acknowledgements import Acknowledgements
+from engine.failpoints import DURING_REPLAY, reach
+from engine.spool import Spool
+from engine.store_work import Operation, Retry, StoreAccess, perform, stored_points, write
+from stages.errors import StoreError
+from transport.codec import encode
+from transport.messages import (
+    Message,
+    OperationDone,
+    Points,
+    Searchable,
+    TaskDurable,
+    TaskKey,
+    TaskResult,
+    ToConsumer,
+)
+
+LONGEST_WAIT_SECONDS = 0.1  # for messages, while there is nothing to do
+STEP_BATCHES = 4  # written in one step: more than one, so that a replay gains on what comes meanwhile
+DRAIN_PATIENCE_SECONDS = 10.0  # how long a store may be away before a drain leaves what is spooled to the next run
+ANNOUNCED_KEYS = 10_000  # attempts that were called searchable and have not ended; some were given up and never will
+
+_decode = msgspec.msgpack.Decoder(ToConsumer).decode
+
+
+@dataclass(slots=True)
+class _Item:
+    """A message on its way into the store. It has a ticket if it came just now, a segment if it was in the spool."""
+
+    message: Points | TaskResult
+    payload: bytes | memoryview
+    ticket: int = -1
+    segment: int | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An operation, and what must be done with before it: messages below a ticket, and segments of the spool."""
+
+    operation: Operation
+    ticket: int
+    segment: int
+
+
+class Writer:
+    """Messages in; points in the store, words for the supervisor and credit out. Belongs to one thread."""
+
+    def __init__(
+        self,
+        access: StoreAccess,
+        spool: Spool,
+        batch_points: int,
+        say: Callable[[Message], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._access = access
+        self._spool = spool
+        self._batch_points = batch_points
+        self._say = say
+        self._clock = clock
+        self.acknowledgements = Acknowledgements()
+        self._queue: deque[_Item] = deque()
+        self._replaying: list[_Item] = []  # read back from the spool, and not written yet
+        self._operations: deque[_Waiting] = deque()
+        self._uncommitted: dict[tuple[TaskKey, int], list[_Item]] = {}
+        self._announced: dict[TaskKey, None] = {}
+        self._disk = Retry()
+        self._disk_trouble = ""
+        self._is_spool_full = False
+        self.points = 0
+
+    # --- what comes ---------------------------------------------------------------------------------------------------
+
+    def receive(self, sender: bytes, message: Points | TaskResult, payload: memoryview | None, cost_bytes: int) -> None:
+        """Take a message; its credit is the sender's again when `acknowledgements` says so."""
+        ticket = self.acknowledgements.receive(sender, cost_bytes)
+        self._queue.append(_Item(message, payload if payload is not None else b"", ticket))
+
+    def committed(self, key: TaskKey, section: int) -> None:
+        """A result is in the ledger."""
+        for item in self._uncommitted.pop((key, section), ()):
+            self._settle(item)
+
+    def operate(self, operation: Operation) -> None:
+        """Do this when all that was received before it is in the store and will not be written again."""
+        self._operations.append(_Waiting(operation, self.acknowledgements.next_ticket, self._spool.seal()))
+
+    # --- what is done -------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Do what can be done now. Waits for the store's answers, never for the store to come back.
+
+        Raises:
+            StoreError: the store refuses for good, or has been away too long.
+        """
+        if not self._access.is_prepared:
+            return
+        if not self._access.is_made and self._access.may_try():
+            self._access.attempt(lambda store: None)
+        if self._queue and (self._access.has_failed_twice or self._is_replaying):
+            self._spool_queue()
+        for _ in range(STEP_BATCHES):
+            if not (self._access.may_try() and self._advance()):
+                return
+
+    def wait_seconds(self) -> float:
+        """How long the caller may wait for messages; 0 while there is something to do."""
+        if self._access.is_prepared and self._has_work():
+            return min(self._access.wait_seconds(), LONGEST_WAIT_SECONDS)
+        return LONGEST_WAIT_SECONDS
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether work may begin: the collections are there, or the store will be waited for however long it takes."""
+        waits_for_ever = self._access.patience_seconds == math.inf and self._access.away is not None
+        return self._access.is_prepared and (self._access.is_made or waits_for_ever)
+
+    def may_end(self) -> bool:
+        """Whether a drain is over: nothing is left, or the store is away and what is left may be left.
+
+        What is in the spool is for the next run. What is not, and cannot be, was not acknowledged: it is done again.
+        """
+        if not self._access.is_prepared:
+            return True
+        if self._uncommitted:
+            return False
+        if not (self._queue or self._replaying or self._operations) and self._spool.is_empty:
+            return True
+        if self._queue and self._access.patience_seconds != math.inf:
+            return False  # the store comes back, or is given up
+        return self._access.away_seconds() > DRAIN_PATIENCE_SECONDS
+
+    def state(self) -> str:
+        """For people: "writing", or "waiting: " and why."""
+        if self._access.away is None:
+            return "writing from the spool" if self._is_replaying else "writing"
+        return f"waiting: {self._access.away}" + self._spool_state()
+
+    def _spool_state(self) -> str:
+        if self._disk_trouble:
+            return f"; the spool cannot be written: {self._disk_trouble}"
+        return "; the spool is full (store.spool_mb)" if self._is_spool_full else ""
+
+    # --- into the store -----------------------------------------------------------------------------------------------
+
+    @property
+    def _is_replaying(self) -> bool:
+        return bool(self._replaying) or self._spool.has_unread()
+
+    def _has_work(self) -> bool:
+        if self._operations and self._is_due(self._operations[0]):
+            return True
+        if self._is_replaying:
+            return bool(self._replaying) or self._spool.has_unread(self._segment_limit())
+        return bool(self._queue) and self._queue[0].ticket < self._ticket_limit()
+
+    def _ticket_limit(self) -> float:
+        """Messages from this one on come after the next operation."""
+        return self._operations[0].ticket if self._operations else math.inf
+
+    def _segment_limit(self) -> int | None:
+        return self._operations[0].segment if self._operations else None
+
+    def _advance(self) -> bool:
+        """Do the next operation, or write the next batch; False when there is none, or the store is away."""
+        if self._operations and self._is_due(self._operations[0]):
+            return self._operate(self._operations[0].operation)
+        if not self._replaying:
+            self._replaying = self._batch(self._read_back())
+        if self._replaying:
+            return self._write(self._replaying) and self._replayed()
+        # What is in memory came after all that is on the disk: if an operation holds that up, it holds this up, too.
+        batch = self._batch(item for item in self._queue if item.ticket < self._ticket_limit())
+        return bool(batch) and self._write(batch) and self._written(batch)
+
+    def _batch(self, items: Iterator[_Item]) -> list[_Item]:
+        """The first of the items, up to a full batch of points, or of items."""
+        batch: list[_Item] = []
+        points = 0
+        while max(points, len(batch)) < self._batch_points and (item := next(items, None)) is not None:
+            batch.append(item)
+            points += len(item.message.ids) if isinstance(item.message, Points) else 0
+        return batch
+
+    def _read_back(self) -> Iterator[_Item]:
+        while (record := self._spool.read(self._segment_limit())) is not None:
+            yield _Item(_decode(record.header), record.payload, segment=record.segment)
+
+    def _write(self, batch: list[_Item]) -> bool:
+        points = [
+            point
+            for item in batch
+            if isinstance(item.message, Points)
+            for point in stored_points(item.message, item.payload)
+        ]
+        try:
+            done = self._access.attempt(lambda store: write(store, points, self._batch_points))
+        except StoreError as error:
+            raise self._explained(error, batch[0].segment is not None) from error
+        self.points += len(points) if done else 0
+        return done
+
+    def _explained(self, error: StoreError, is_spooled: bool) -> StoreError:
+        if not is_spooled or error.code == "store-lost":
+            return error
+        where = f"the points lie in the spool {self._spool.directory}: to go on without them, move it away"
+        return StoreError(error.code, f"{error.message}; {where}")
+
+    def _replayed(self) -> bool:
+        reach(DURING_REPLAY)
+        batch, self._replaying = self._replaying, []
+        for item in batch:
+            self._durable(item)
+        return True
+
+    def _written(self, batch: list[_Item]) -> bool:
+        for item in batch:
+            self._queue.popleft()
+            self._durable(item)
+        return True
+
+    def _durable(self, item: _Item) -> None:
+        """The item, and all before it, is in the store."""
+        match item.message:
+            case Points(key=key) as points:
+                self._announce(key, bool(points.ids))
+                self._settle(item)
+            case TaskResult(key=key, section=section) as result:
+                self._uncommitted.setdefault((key, section), []).append(item)
+                self._say(TaskDurable(result=result))
+                if result.resume is None:
+                    self._announced.pop(key, None)
+
+    def _announce(self, key: TaskKey, has_points: bool) -> None:
+        if has_points and key not in self._announced:
+            if len(self._announced) >= ANNOUNCED_KEYS:
+                self._announced.pop(next(iter(self._announced)))
+            self._announced[key] = None
+            self._say(Searchable(key=key))
+
+    def _settle(self, item: _Item) -> None:
+        if item.segment is None:
+            self.acknowledgements.settle(item.ticket)
+        else:
+            self._spool.done(item.segment)
+
+    # --- into the spool -----------------------------------------------------------------------------------------------
+
+    def _spool_queue(self) -> None:
+        """Put what waits in memory on the disk; it stays in memory when that cannot be."""
+        if not self._disk.may_try(self._clock()):
+            return
+        try:
+            while self._queue and (count := self._spool.append(self._spoolable())):
+                for _ in range(count):
+                    self.acknowledgements.settle(self._queue[0].ticket)
+                    self._mark_operations(self._queue.popleft().ticket)
+        except OSError as error:
+            self._disk.failed(self._clock())
+            self._disk_trouble = f"{error.strerror} ({self._spool.directory})"
+            return
+        self._disk.worked()
+        self._disk_trouble = ""
+        self._is_spool_full = bool(self._queue) and not self._spool.is_empty
+
+    def _spoolable(self) -> Iterator[tuple[bytes, bytes | memoryview]]:
+        """Records of the queue, up to where an operation came between."""
+        first = self._queue[0].ticket
+        limit = next((each.ticket for each in self._operations if each.ticket > first), math.inf)
+        return ((encode(item.message), item.payload) for item in self._queue if item.ticket < limit)
+
+    def _mark_operations(self, ticket: int) -> None:
+        """A message went into the spool: operations that came after it wait for its segment, too."""
+        for each in self._operations:
+            if each.ticket > ticket:
+                each.segment = self._spool.seal()
+
+    # --- operations ---------------------------------------------------------------------------------------------------
+
+    def _is_due(self, waiting: _Waiting) -> bool:
+        """Nothing that came before it can be written after it: not by us, nor by a successor, nor sent once more."""
+        return self.acknowledgements.oldest >= waiting.ticket and self._spool.oldest >= waiting.segment
+
+    def _operate(self, operation: Operation) -> bool:
+        error: str | None = None
+        try:
+            if not self._access.attempt(lambda store: perform(store, operation)):
+                return False
+        except StoreError as refusal:
+            if refusal.code == "store-lost":
+                raise
+            error = f"{refusal.code}: {refusal.message}"
+        self._operations.popleft()
+        self._say(OperationDone(request=operation.request, error=error))
+        return True
