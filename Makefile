@@ -18,7 +18,7 @@ transport := demo/bench.mp4 --repeat 3 --megabytes 500
 memory := demo/bench.mp4 --hours 0.05 0.2 --stop-engine 5 --models demo/models
 scheduler_sim :=
 
-.PHONY: help setup cuda demo test check bench $(BENCHES) clean distclean
+.PHONY: help setup cuda demo test check chaos soak bench $(BENCHES) clean distclean
 help:  ## this list
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
@@ -36,6 +36,12 @@ check: $(VENV)/.ready-dev  ## ruff and mypy --strict
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
+
+chaos: $(VENV)/.ready-dev  ## kill processes at random and compare what is stored; KILLS=200, SEED=n repeats, REAL=1: real videos
+	@$(RUN) -m tests.chaos.chaos --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED)) $(if $(REAL),--real) $(ARGS)
+
+soak: $(VENV)/.ready-dev  ## an hour of short videos: does memory rise? MINUTES=60
+	@$(RUN) -m tests.chaos.soak --minutes $(or $(MINUTES),60) $(ARGS)
 
 bench: $(VENV)/.ready  ## measure this machine, some minutes; each bench has its --help
 	@mkdir -p demo

@@ -58,7 +58,7 @@ def calls(tree: Path) -> list[str]:
 @needs_make
 def test_help_names_every_target(tree: Path) -> None:
     said = make(tree).stdout
-    for target in ("setup", "demo", "test", "check", "bench", "clean"):
+    for target in ("setup", "demo", "test", "check", "chaos", "soak", "bench", "clean"):
         assert f"make {target} " in said
 
 
@@ -106,6 +106,18 @@ def test_test_installs_the_tools_and_passes_the_exit_code_on(tree: Path) -> None
     assert calls(tree)[-1] == "-m pytest -q -k one or two"
     stand_in(tree / ".venv" / "bin" / "python", then="exit 1")
     assert make(tree, "test").returncode != 0
+
+
+@needs_make
+def test_chaos_and_soak_hand_their_settings_on(tree: Path) -> None:
+    assert make(tree, "chaos").returncode == 0
+    assert calls(tree)[-1] == "-m tests.chaos.chaos --kills 200"
+    make(tree, "chaos", "KILLS=5", "SEED=7", "REAL=1", "ARGS=--subject ingest")
+    assert calls(tree) == ["-m tests.chaos.chaos --kills 5 --seed 7 --real --subject ingest"]
+    make(tree, "soak", "MINUTES=2")
+    assert calls(tree) == ["-m tests.chaos.soak --minutes 2"]
+    stand_in(tree / ".venv" / "bin" / "python", then="exit 1")
+    assert make(tree, "chaos").returncode != 0
 
 
 @needs_make

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from stages.tiny import build_tiny
 from tests.chaos.schedule import schedule
-from tests.chaos.subject import Surprised
+from tests.chaos.subject import DaemonSubject, IngestSubject, Surprised
 from tests.chaos.trial import Trial
 from tests.chaos.videos import LONG, sources_in
 
+SUBJECTS = {"daemon": DaemonSubject, "ingest": IngestSubject}
 LONGEST_PAUSE_SECONDS = 8.0  # loading takes some; then there is time for work to come through
 
 
@@ -31,7 +32,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         directory = Path(name)
         models = build_tiny(directory / "models", ("clip", "whisper", "ecapa"))
-        trial = Trial(directory, models, sources_in(directory / "sources", LONG, options.real))
+        trial = Trial(
+            directory, models, sources_in(directory / "sources", LONG, options.real), SUBJECTS[options.subject]
+        )
         kills = islice(schedule(options.seed, LONGEST_PAUSE_SECONDS), options.kills)
         try:
             trial.kill_by(kills, say)
@@ -49,7 +52,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 31), help="default: a new one")
-    parser.add_argument("--subject", choices=("ingest",), default="ingest")
+    parser.add_argument("--subject", choices=tuple(SUBJECTS), default="daemon")
     parser.add_argument("--real", action="store_true", help="index the files of ../shared/media, too, where they are")
     return parser.parse_args()
 

@@ -8,15 +8,30 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+from engine.client import ask
+from engine.config import load_config
 from engine.errors import ExitCode
+from engine.ledger import ledger_path
+from engine.ledger_reader import LedgerReader
+from stages.errors import SluiceError
 from tests.chaos.processes import Process, in_session
 from tests.runs import ROOT, command
+from transport.requests import StatusRequest
 
 LOOK_SECONDS = 0.02
 ORPHAN_SECONDS = 30.0  # by then the children of a killed supervisor have noticed; loading a library may take long
 TAIL_LINES = 30
+ANSWER_SECONDS = 3.0  # a stopped daemon says nothing, and must not hold up the harness
+ASK_SECONDS = 0.5
+DRAIN_SECONDS = 120.0
+# In tests, files appear whole, and nobody waits for minutes.
+WATCH_SETTINGS = (
+    "watch.quiet_seconds=0.3", "watch.scan_seconds=2", "daemon.metrics_port=0", "daemon.log_format=text",
+)  # fmt: skip
 
 
 class Surprised(RuntimeError):
@@ -41,6 +56,7 @@ class Subject:
         self.starts = 0
         self.surprises: list[str] = []
         self.environment: Mapping[str, str] = {}
+        self.may_die = False  # by SIGKILL, at a failpoint
         self._command = command(arguments, settings)
         self._process: subprocess.Popen[bytes] | None = None
         self._killed: set[str] = set()  # kinds that we killed since the last start
@@ -69,7 +85,7 @@ class Subject:
         code = self._process.poll()
         if code is None:
             return True
-        if not self.is_expected(code, self._killed):
+        if not (self.is_expected(code, self._killed) or (self.may_die and code == -signal.SIGKILL)):
             self.surprises.append(f"start {self.starts} ended with {code} after {sorted(self._killed)}: {self.tail(1)}")
         self._wait_for_orphans()
         self._process = None
@@ -170,3 +186,73 @@ class IngestSubject(Subject):
             self.ensure_running()
             wait_until(lambda: not self.is_running, deadline - time.monotonic(), "the end of ingest")
         self.check()
+
+
+class DaemonSubject(Subject):
+    """`daemon`, with the directory as its only root. It must never end but by our doing."""
+
+    def __init__(self, directory: Path, settings: Sequence[str], log: Path) -> None:
+        super().__init__(["daemon"], [f'watch.roots=["{directory}"]', *WATCH_SETTINGS, *settings], log)
+        self.directory = directory
+        self._config = load_config(settings=self.settings)
+        self._told_to_stop = False
+        self._asked_at = float("-inf")
+        self._idle = False
+
+    def status(self) -> dict[str, Any] | None:
+        """What `status --json` prints; None while it does not answer: it starts, or has just ended."""
+        try:
+            return ask(self._config, StatusRequest(), timeout_seconds=ANSWER_SECONDS)
+        except SluiceError:
+            return None
+
+    def is_idle(self) -> bool:
+        """Whether it says so, and every file in its directory is known to its ledger. Asked twice a second at most."""
+        if time.monotonic() - self._asked_at >= ASK_SECONDS:
+            status = self.status()
+            self._idle = status is not None and status["state"] == "idle" and not self.unknown_files()
+            self._asked_at = time.monotonic()
+        return self._idle
+
+    def unknown_files(self) -> list[Path]:
+        """Files in its directory that the ledger does not know as they are."""
+        files = [path for path in self.directory.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        try:
+            with closing(LedgerReader(ledger_path(self._config))) as ledger:
+                return [path for path in files if not _is_known(ledger, path)]
+        except SluiceError:  # none is there yet, or it is being made
+            return files
+
+    def ensure_running(self) -> None:
+        super().ensure_running()
+        self._told_to_stop = False
+
+    def is_expected(self, code: int, killed: set[str]) -> bool:
+        return (code == ExitCode.OK and self._told_to_stop) or (code == -signal.SIGKILL and "supervisor" in killed)
+
+    def drain(self) -> None:
+        """SIGTERM, once."""
+        if self._process is not None and self._process.poll() is None:
+            self._told_to_stop = True
+            self._process.terminate()
+
+    def stop(self, seconds: float) -> None:
+        """Wait until it is idle, then drain it. Raises TimeoutError, Surprised."""
+        self.wait_idle(seconds)
+        self.drain()
+        wait_until(lambda: not self.is_running, DRAIN_SECONDS, "the end of a drained daemon")
+        self.check()
+
+    def wait_idle(self, seconds: float) -> None:
+        """Keep it running until it is idle. Raises TimeoutError, Surprised."""
+        self._asked_at = float("-inf")
+        wait_until(self._runs_and_is_idle, seconds, "an idle daemon")
+
+    def _runs_and_is_idle(self) -> bool:
+        self.ensure_running()
+        return self.is_idle()
+
+
+def _is_known(ledger: LedgerReader, path: Path) -> bool:
+    mark, stat = ledger.mark(os.fsencode(path)), path.stat()
+    return mark is not None and (mark.size_bytes, mark.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
