@@ -75,6 +75,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         " kind TEXT NOT NULL CHECK (kind IN ('repath', 'remove', 'record')), video_id TEXT NOT NULL,"
         " payload TEXT NOT NULL, refused TEXT, at REAL NOT NULL)",
         "CREATE INDEX operations_by_refused ON operations (refused, id)",
+        "CREATE INDEX operations_by_video ON operations (video_id)",
     ),
 )  # fmt: skip
 VERSION = len(MIGRATIONS)

@@ -120,6 +120,8 @@ def test_a_video_is_repathed_for_all_settings(ledger: Ledger) -> None:
     ledger.videos.repath("v", b"/new\n")
     (row,) = ledger.videos.find("/new\n")
     assert (row.path, row.shown_path) == (b"/new\n", "/new\\n")
+    assert (ledger.videos.path_of("v"), ledger.videos.at(b"/new\n")) == (b"/new\n", ["v"])
+    assert (ledger.videos.path_of("w"), ledger.videos.at(b"/old")) == (None, [])
 
 
 def test_what_decides_the_points_is_in_the_fingerprint_and_speed_is_not() -> None:

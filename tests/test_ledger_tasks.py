@@ -127,6 +127,19 @@ def test_a_retry_opens_what_failed_where_it_had_come_to(database: Database) -> N
     assert tasks.retry("v") == 0
 
 
+def test_a_retry_does_a_task_with_failed_items_anew(database: Database) -> None:
+    tasks = Tasks(database, "f")
+    audio, frames, _ = tasks.plan("v", SPANS, False)
+    failure = ItemFailure(kind="text", start_seconds=0.0, end_seconds=1.0, code="a", message="b")
+    tasks.section(audio.task_id, msgspec.structs.replace(result(0, resume(1)), failures=(failure,)))
+    tasks.section(audio.task_id, result(1))
+    tasks.section(frames.task_id, result())
+    again, done, _ = tasks.plan("v", SPANS, True)
+    assert again == audio
+    assert done.state == "done"
+    assert tasks.section(audio.task_id, result(0))
+
+
 def test_a_span_named_twice_is_a_mistake(database: Database) -> None:
     with pytest.raises(ValueError, match="named twice"):
         Tasks(database, "f").plan("v", [SPANS[0], SPANS[0]], False)
@@ -316,4 +329,10 @@ def test_operations_come_in_order_until_they_are_done_or_refused(database: Datab
     ]
     assert outbox.count() == 1
     outbox.done(ids[2])
-    assert outbox.add("remove", "v", {}) > ids[2]
+    assert not outbox.is_removing("v")
+    removal = outbox.add("remove", "v", {})
+    assert removal > ids[2]
+    assert outbox.is_removing("v")
+    assert not outbox.is_removing("w")
+    outbox.refused(removal, "no")
+    assert not outbox.is_removing("v")
