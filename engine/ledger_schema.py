@@ -15,9 +15,7 @@ from stages.errors import SluiceError
 
 BUSY_SECONDS = 0.2  # for a backup or a shell that looks in; whoever holds it longer is said
 SUSPECT = ".suspect"  # beside the file: damage was met at work, so the next start looks at all of it
-PAGE_LIMIT_BYTES = (
-    64 << 20
-)  # of the write-ahead log after a checkpoint: what a large migration made it, it need not stay
+LOG_BYTES = 64 << 20  # of the write-ahead log after a checkpoint: what a large migration made it, it need not stay
 
 # By version: what brings a ledger to it from the one before. Never change one that was released; append.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -219,7 +217,7 @@ class Database:
         self._check()
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY"):
             self.rows(f"PRAGMA {pragma}")
-        self.rows(f"PRAGMA journal_size_limit = {PAGE_LIMIT_BYTES}")
+        self.rows(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         for version in range(self._version, VERSION):
             with self.transaction():
                 for statement in MIGRATIONS[version]:
