@@ -124,7 +124,7 @@ class Tasks:
             )
             in_part = self._database.write(
                 f"UPDATE tasks SET state = 'open', deaths = 0, section = 0, resume_seconds = NULL, resume_state = NULL,"
-                f" result = NULL {mine} AND json_array_length(result, '$.failures') > 0",
+                f" result = NULL {mine} AND state = 'done' AND json_array_length(result, '$.failures') > 0",
                 (video_id, self._fingerprint),
             )
         return given_up + in_part

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from engine.config import Config
+from engine.errors import ConfigError
 from engine.frontdesk import FrontDesk
 from engine.host_memory import rss_bytes
 from engine.maintenance import forget, retry
@@ -18,6 +19,8 @@ from engine.supervisor import Supervisor
 from engine.watcher import Watcher, WatchState
 from stages.errors import SluiceError
 from transport.requests import ForgetRequest, Request, RetryRequest, SearchRequest, StatusRequest
+
+SEARCH_OFF = "daemon.search = false: set it to true and start the daemon again"
 
 
 class Reception:
@@ -36,10 +39,12 @@ class Reception:
         """Take requests, and answer what can be answered."""
         now = time.monotonic()
         for client, request in self._desk.take():
-            if isinstance(request, SearchRequest):
+            if not isinstance(request, SearchRequest):
+                self._desk.answer(client, self._answer(request))
+            elif self._config.daemon.search:
                 self.searches.start(client, request, self._labels(), now)
             else:
-                self._desk.answer(client, self._answer(request))
+                self._desk.answer(client, ConfigError("search-off", SEARCH_OFF))
         self.searches.expire(now)
         self._pass_on()
         if (stats := self._supervisor.peaks.engine) is not None:
@@ -77,8 +82,6 @@ class Reception:
         ready = self._supervisor.recovery.first
         if ready is None:
             return None
-        if not self._config.daemon.search:
-            return {}
         return {info.role: info.label for info in ready.models if info.role in ("image", "text")}
 
     def ready(self, role: str) -> None:

@@ -5,6 +5,9 @@ SluiceError
 ├── ModelError            a model cannot be had or is of the wrong kind
 ├── StoreError            the store refuses: wrong vector size, locked, full, not authorised
 │   └── StoreUnavailable  the store is away for now: worth a retry
+├── LedgerUnavailable     (engine/ledger_schema.py) the ledger cannot be read or written for now: worth a retry
+├── LedgerDamaged         (engine/ledger_schema.py) its file is damaged: a restart sets it aside
+├── Held                  (engine/locks.py) another process has it
 ├── ConfigError           (engine/errors.py) a setting is wrong
 └── StartError            (engine/errors.py) a component could not start
 
