@@ -31,7 +31,7 @@ PROCESS_NAMES = {
     "consumer": "sluice-consum",
 }
 
-# Sockets, a medium, its libraries' own: a busy decoder holds about 30. More would be a leak.
+# Sockets, a medium, its libraries' own: a busy decoder holds about 25. Ten times that is a leak.
 OPEN_FILES = 256
 
 _notes: list[str] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import failpoints
 from engine.children import Child, describe_exit, limit_reached
 from engine.config import load_config
 from engine.rundir import endpoints_in, run_directory
@@ -40,6 +41,17 @@ def test_a_child_that_used_up_its_processor_time_names_the_setting(child: Child)
     os.kill(child.pid, signal.SIGXCPU)
     child.process.join()
     assert child.last_words().startswith("decoder 3 was killed by SIGXCPU (it came to decode.cpu_minutes); ")
+
+
+def test_a_child_can_be_killed_while_it_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "killed"
+    monkeypatch.setenv(failpoints.VARIABLE, f"{failpoints.DURING_START}:1:{file}")
+    with run_directory(str(tmp_path)) as directory:
+        endpoints = endpoints_in(directory)
+        child = Child(WorkerSpec(role="engine", index=0, generation=1, endpoints=endpoints, config=load_config()))
+        child.close()
+    assert file.read_text() == f"{child.pid}\n"
+    assert child.last_words().startswith("engine was killed by SIGKILL; ")
 
 
 @pytest.mark.parametrize(
