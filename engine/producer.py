@@ -2,25 +2,27 @@
 
 import gc
 import time
-from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any
 
 import zmq
 from numpy.typing import NDArray
 
-from engine.host_memory import peak_rss_bytes
+from engine.host_memory import peak_rss_bytes, rss_bytes
 from engine.worker import WorkerSpec, connect_control
 from stages.captions import CaptionCue, find_sidecars, read_captions
 from stages.errors import MediaError
 from stages.media import content_of, probe
+from stages.packing import merged_spans, overlap_seconds
 from stages.torchaudio_shim import import_torchaudio
 from stages.video import read_frames
-from stages.windows import SpeechWindow, read_speech_windows
+from stages.windows import SoundCheckpoint, SpeechWindow, read_speech_windows
 from transport.codec import cost_of, encode, spec_of
 from transport.credit import CreditAccount
 from transport.messages import (
+    AudioResume,
     Caption,
+    Checkpoint,
     DecodeAudio,
     Decoded,
     DecodeFrames,
@@ -45,6 +47,7 @@ from transport.messages import (
 from transport.sockets import Channel
 
 BEAT_SECONDS = 0.5  # how often a busy decoder says that it is alive
+STATS_SECONDS = 5.0  # and how large it is
 # While the engine does not read, what was sent lies in our own memory, where ZeroMQ bounds messages and not bytes. So
 # much is 450 frames or 70 windows of 30 s: many batches of each model.
 MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
@@ -67,6 +70,7 @@ class Decoder:
         self._key = TaskKey(0, 0)
         self._done_seconds = 0.0
         self._beat_at = 0.0
+        self._stats_at = 0.0
         self._draining = False
         self._items_sent = 0
         self._gaps: list[Gap] = []
@@ -100,7 +104,7 @@ class Decoder:
         except DrainingError:
             self._control.send(TaskFailed(key=self._key, code="drained", message="stopped before its end"))
         _collect_garbage()
-        self._control.send(DecoderStats(index=self._spec.index, peak_rss_bytes=peak_rss_bytes()))
+        self._send_stats()
 
     def _run_task(self, message: Message) -> None:
         match message:
@@ -151,17 +155,22 @@ class Decoder:
             )
 
     def _send_speech(self, task: DecodeAudio) -> None:
-        cues = self._send_captions(task) if task.captions is not None else []
+        cues = self._captions(task)
         if task.media.audio is None or not (task.transcribe or task.voices or cues):
             return
+        section, self._done_seconds = (task.resume.section, task.resume.seconds) if task.resume else (0, 0.0)
         windows = read_speech_windows(
-            task.path, task.media, self._config.decode, self._config.speech, progress=self._progress_or_stop
+            task.path, task.media, self._config.decode, self._config.speech, task.resume, self._progress_or_stop
         )
-        for window in self._guarded(windows, 0.0, task.media.duration_seconds):
-            self._send_item(self._speech_message(task, window, cues), window.pcm)
+        for item in self._guarded(windows, self._done_seconds, task.media.duration_seconds):
+            if isinstance(item, SoundCheckpoint):
+                section += 1
+                self._end_section(AudioResume(section=section, seconds=item.end_seconds, state=item.state))
+            else:
+                self._send_item(self._speech_message(task, item, cues), item.pcm)
 
     def _speech_message(self, task: DecodeAudio, window: SpeechWindow, cues: list[tuple[float, float]]) -> Speech:
-        captioned_seconds = _overlap_seconds(window.speech, cues)
+        captioned_seconds = overlap_seconds(window.speech, cues)
         return Speech(
             key=task.key,
             start_seconds=window.start_seconds,
@@ -173,26 +182,25 @@ class Decoder:
             array=spec_of(window.pcm),
         )
 
-    def _send_captions(self, task: DecodeAudio) -> list[tuple[float, float]]:
-        """Send every cue; returns when there was one, by which the windows of sound are counted as covered."""
-        assert task.captions is not None
+    def _captions(self, task: DecodeAudio) -> list[tuple[float, float]]:
+        """When there was a cue, by which the windows of sound are counted as covered. The cues themselves, and what is
+        to be said of them, belong to section 0.
+        """
+        if task.captions is None:
+            return []
         spans: list[tuple[float, float]] = []
         cues: Iterator[CaptionCue | Gap] = read_captions(task.path, task.captions, task.media, self._config.decode)
         for cue in self._guarded(cues, 0.0, task.media.duration_seconds):
             spans.append((cue.start_seconds, cue.end_seconds))
-            self._send_item(
-                Caption(
-                    key=task.key,
-                    start_seconds=cue.start_seconds,
-                    end_seconds=cue.end_seconds,
-                    text=cue.text,
-                    language=cue.language,
-                )
-            )
-        if not spans and task.transcribe and task.media.audio is not None:  # nothing is missing: the sound has it all
+            self._beat()
+            if task.resume is None:
+                self._send_item(_caption(task.key, cue))
+        if task.resume is not None:
+            self._gaps = []
+        elif not spans and task.transcribe and task.media.audio is not None:  # nothing is missing: the sound has it all
             self._notes += [f"captions not used, speech is transcribed instead: {gap.reason}" for gap in self._gaps]
             self._gaps = []
-        return _merged(spans)
+        return merged_spans(spans)
 
     def _guarded(self, items: Iterator[Any], start_seconds: float, end_seconds: float | None) -> Iterator[Any]:
         """The items without the gaps, which are kept for the end; an error midway becomes a gap to the end."""
@@ -222,11 +230,22 @@ class Decoder:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def _start(self, task: DecodeFrames | DecodeAudio) -> None:
-        self._send(TaskStart(key=task.key, video_id=task.video_id, shown_path=task.shown_path))
+        resume = task.resume if isinstance(task, DecodeAudio) else None
+        section = resume.section if resume is not None else 0
+        self._send(TaskStart(key=task.key, video_id=task.video_id, shown_path=task.shown_path, section=section))
+
+    def _end_section(self, resume: AudioResume) -> None:
+        self._send(Checkpoint(key=self._key, resume=resume, **self._account()))
 
     def _end(self) -> None:
-        self._send(TaskEnd(key=self._key, items=self._items_sent, gaps=tuple(self._gaps), notes=tuple(self._notes)))
+        self._send(TaskEnd(key=self._key, **self._account()))
         self._control.send(Decoded(key=self._key))
+
+    def _account(self) -> dict[str, Any]:
+        """What a section, or a task without sections, sent and could not send; the next one counts from zero."""
+        account = {"items": self._items_sent, "gaps": tuple(self._gaps), "notes": tuple(self._notes)}
+        self._items_sent, self._gaps, self._notes = 0, [], []
+        return account
 
     def _send_item(self, message: Message, array: NDArray[Any] | None = None) -> None:
         self._send(message, array)
@@ -281,9 +300,16 @@ class Decoder:
             return
         self._beat_at = now
         self._control.send(Progress(key=self._key, done_seconds=self._done_seconds))
+        if now - self._stats_at >= STATS_SECONDS:
+            self._stats_at = now
+            self._send_stats()
         received = self._control.receive(0)
         if received is not None and isinstance(received.message, Drain):
             self._draining = True
+
+    def _send_stats(self) -> None:
+        peak, now = peak_rss_bytes(), rss_bytes()
+        self._control.send(DecoderStats(index=self._spec.index, peak_rss_bytes=peak, rss_bytes=now))
 
 
 def _collect_garbage() -> None:
@@ -297,25 +323,10 @@ def _collect_garbage() -> None:
     gc.freeze()
 
 
-def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Their union, as disjoint intervals in order."""
-    merged: list[tuple[float, float]] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
-
-
-def _overlap_seconds(speech: tuple[tuple[float, float], ...], cues: list[tuple[float, float]]) -> float:
-    """How much of the speech the (disjoint, ordered) cues cover, in seconds."""
-    total = 0.0
-    for start, end in speech:
-        first = max(0, bisect_left(cues, (start, start)) - 1)
-        for cue_start, cue_end in cues[first : bisect_left(cues, (end, end))]:
-            total += max(0.0, min(end, cue_end) - max(start, cue_start))
-    return total
+def _caption(key: TaskKey, cue: CaptionCue) -> Caption:
+    return Caption(
+        key=key, start_seconds=cue.start_seconds, end_seconds=cue.end_seconds, text=cue.text, language=cue.language
+    )
 
 
 def decoder_main(spec: WorkerSpec) -> None:

@@ -1,7 +1,10 @@
-"""Packs segments of speech into windows. Pure: positions in samples in, positions out."""
+"""Packs segments of speech into windows, and tells how much of them captions cover. Pure: positions in and out."""
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import msgspec
 
 from stages.timeline import SAMPLE_RATE
 from stages.vad import Segment
@@ -21,6 +24,13 @@ class Window:
         return self.speech[0][0], self.speech[-1][1]
 
 
+class PackerState(msgspec.Struct, frozen=True, array_like=True):
+    """Where a packer stands."""
+
+    speech: tuple[Segment, ...]  # of the window that is being filled
+    cut: int | None
+
+
 class WindowPacker:
     """Fills windows of at most `limit` samples.
 
@@ -34,6 +44,14 @@ class WindowPacker:
         self._quietest = quietest
         self._speech: list[Segment] = []  # of the window that is being filled
         self._cut: int | None = None  # the open segment is packed up to here
+
+    @property
+    def state(self) -> PackerState:
+        return PackerState(tuple(self._speech), self._cut)
+
+    def restore(self, state: PackerState) -> None:
+        """Go on from there."""
+        self._speech, self._cut = list(state.speech), state.cut
 
     def needed(self, settled: int) -> int:
         """No window to come begins before this sample, when no segment to come begins before `settled`."""
@@ -82,3 +100,27 @@ class WindowPacker:
         if self._speech:
             done.append(Window(tuple(self._speech)))
             self._speech = []
+
+
+# --- covered by captions ----------------------------------------------------------------------------------------------
+
+
+def merged_spans(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Their union, as disjoint intervals in order."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def overlap_seconds(speech: tuple[tuple[float, float], ...], cues: list[tuple[float, float]]) -> float:
+    """How much of the speech the (disjoint, ordered) cues cover, in seconds."""
+    total = 0.0
+    for start, end in speech:
+        first = max(0, bisect_left(cues, (start, start)) - 1)
+        for cue_start, cue_end in cues[first : bisect_left(cues, (end, end))]:
+            total += max(0.0, min(end, cue_end) - max(start, cue_start))
+    return total

@@ -70,6 +70,19 @@ class StreamingResampler:
         silence = np.zeros(self._needed + blocks * self._block_in - self._waiting_samples, np.float32)
         return self.push(silence)[: math.ceil(left * self._step_out / self._step_in)]
 
+    def skip(self, samples: int) -> None:
+        """Go to where `samples` of input have been pushed, without them: what follows counts them as silence.
+
+        Output that does not depend on them, from a second and the filter's width on, is what it would have been.
+        """
+        blocks = max(0, samples - self._context_in) // self._block_in
+        self._waiting_samples = self._context_in + samples - blocks * self._block_in
+        self._waiting = [np.zeros(self._waiting_samples, np.float32)]
+
+    def held_back(self) -> Samples:
+        """Input that further output depends on."""
+        return np.concatenate(self._waiting)
+
     @property
     def _needed(self) -> int:
         return self._block_in + 2 * self._context_in
@@ -124,4 +137,10 @@ class _Unchanged:
         return samples
 
     def finish(self) -> Samples:
+        return np.zeros(0, np.float32)
+
+    def skip(self, samples: int) -> None:
+        """Nothing: no sample depends on another."""
+
+    def held_back(self) -> Samples:
         return np.zeros(0, np.float32)

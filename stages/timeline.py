@@ -5,10 +5,11 @@ samples to know the time, so here holes are filled with silence, overlaps are cu
 new run.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -59,6 +60,39 @@ class Resampler(Protocol):
     def finish(self) -> Samples: ...
 
 
+@runtime_checkable
+class RepeatableResampler(Resampler, Protocol):
+    """One that can be brought to any place of a stream without what lies before it."""
+
+    def skip(self, samples: int) -> None: ...
+
+    def held_back(self) -> Samples: ...
+
+
+class RunState(msgspec.Struct, frozen=True, array_like=True):
+    """How far a stretch of sound in one sample rate has come."""
+
+    rate: int
+    start_seconds: float
+    samples: int  # in its own rate
+
+    @property
+    def end_seconds(self) -> float:
+        return self.start_seconds + self.samples / self.rate
+
+
+class TimelineState(msgspec.Struct, frozen=True, array_like=True):
+    """Where a timeline stands between two blocks, without the sound that it holds back."""
+
+    cursor: int  # next sample of 16 kHz to give out
+    ready: int  # samples behind it that are known already
+    run: RunState | None
+
+    @property
+    def end_seconds(self) -> float:
+        return self.run.end_seconds if self.run else (self.cursor + self.ready) / SAMPLE_RATE
+
+
 class _Run:
     """Sound without a seam, in one sample rate."""
 
@@ -72,9 +106,19 @@ class _Run:
     def end_seconds(self) -> float:
         return self._start_seconds + self._samples / self.rate
 
+    @property
+    def state(self) -> RunState:
+        return RunState(self.rate, self._start_seconds, self._samples)
+
     def push(self, samples: Samples) -> Samples:
         self._samples += len(samples)
         return self.resampler.push(samples)
+
+    def skip(self, samples: int) -> None:
+        """Go on as if so many samples had been pushed."""
+        assert isinstance(self.resampler, RepeatableResampler)
+        self._samples = samples
+        self.resampler.skip(samples)
 
 
 class SoundTimeline:
@@ -97,6 +141,31 @@ class SoundTimeline:
     def end_seconds(self) -> float:
         """How far sound has come."""
         return self._run.end_seconds if self._run else self._ready_end / SAMPLE_RATE
+
+    @property
+    def position(self) -> int:
+        """Where the next chunk begins, in samples of 16 kHz."""
+        return self._cursor
+
+    def state(self) -> TimelineState | None:
+        """Where the timeline stands; None where it cannot be brought to this place again."""
+        run = self._run
+        if not self._begun or self._fault or (run and not isinstance(run.resampler, RepeatableResampler)):
+            return None
+        return TimelineState(self._cursor, self._ready_end - self._cursor, run.state if run else None)
+
+    def restore(self, state: TimelineState) -> None:
+        """Bring a fresh timeline to a place. What it held back there counts as silence: the first second is wrong."""
+        self._cursor, self._begun = state.cursor, True
+        self._ready = [np.zeros(state.ready, np.float32)]
+        if state.run is not None:
+            self._run = _Run(self._resampler(state.run.rate), state.run.rate, state.run.start_seconds)
+            self._run.skip(state.run.samples)
+
+    def held_back(self) -> list[Samples]:
+        """The sound that chunks to come are made of, as far as it is known. Only where `state` is not None."""
+        resampler = self._run.resampler if self._run else None
+        return [*self._ready, *([resampler.held_back()] if isinstance(resampler, RepeatableResampler) else [])]
 
     def fault(self, fault: Fault) -> None:
         """Something was lost here; if a hole follows, this is why."""
@@ -187,27 +256,35 @@ class SoundTimeline:
             yield self._chunk(np.concatenate(rest))
 
 
-def merge_gaps(items: Iterable[AudioChunk | Gap]) -> Iterator[AudioChunk | Gap]:
-    """Join neighbouring gaps of one kind: a thousand bad packets make one line of a report and not a thousand."""
-    held: Gap | None = None
-    for item in items:
-        if held is not None and item.start_seconds - held.end_seconds > MERGE_SECONDS:
-            yield held
-            held = None
+class GapMerger:
+    """Joins neighbouring gaps of one kind: a thousand bad packets make one line of a report and not a thousand."""
+
+    def __init__(self, held: Gap | None = None) -> None:
+        self.held = held  # the next gap may join it
+
+    def push(self, item: AudioChunk | Gap) -> list[AudioChunk | Gap]:
+        """What is final with this item."""
+        done: list[AudioChunk | Gap] = []
+        if self.held is not None and item.start_seconds - self.held.end_seconds > MERGE_SECONDS:
+            done += self.finish()
         if isinstance(item, AudioChunk):
-            yield item
-        elif held is not None and _kind(held) == _kind(item):
-            held = Gap(
-                start_seconds=min(held.start_seconds, item.start_seconds),
-                end_seconds=max(held.end_seconds, item.end_seconds),
-                reason=held.reason,
+            done.append(item)
+        elif self.held is not None and _kind(self.held) == _kind(item):
+            start, end = self.held.start_seconds, self.held.end_seconds
+            self.held = Gap(
+                start_seconds=min(start, item.start_seconds),
+                end_seconds=max(end, item.end_seconds),
+                reason=self.held.reason,
             )
         else:
-            if held is not None:
-                yield held
-            held = item
-    if held is not None:
-        yield held
+            done += self.finish()
+            self.held = item
+        return done
+
+    def finish(self) -> list[AudioChunk | Gap]:
+        """The last gap."""
+        held, self.held = self.held, None
+        return [] if held is None else [held]
 
 
 def _kind(gap: Gap) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -56,6 +57,20 @@ class VoiceActivityDetector:
         self._context = np.zeros(CONTEXT_SAMPLES, np.float32)
         self._rest = np.zeros(0, np.float32)  # less than a chunk
 
+    def memory(self) -> bytes:
+        """What the network remembers of the stream: its recurrent state, float32 [2, 128]. Less than a chunk of sound
+        is not in it."""
+        return np.stack((self._hidden, self._cell)).tobytes()
+
+    def restore(self, memory: bytes, heard: Samples) -> None:
+        """Go on where `memory` was taken. `heard`: the sound before, at least 64 samples and those of the last,
+        incomplete chunk; its length tells how many those are, for it begins with a chunk."""
+        self._hidden, self._cell = np.frombuffer(memory, np.float32).reshape(2, 1, 1, _STATE_SIZE).copy()
+        whole = len(heard) // CHUNK_SAMPLES * CHUNK_SAMPLES
+        self._rest = heard[whole:].copy()
+        if whole:
+            self._context = heard[whole - CONTEXT_SAMPLES : whole].copy()
+
     def push(self, samples: Samples) -> list[float]:
         """Probabilities of the chunks that these samples complete."""
         stream = np.concatenate((self._rest, samples))
@@ -90,6 +105,16 @@ def _session(path: Path) -> Any:
     options.enable_cpu_mem_arena = False  # the arena only grows
     options.log_severity_level = 3  # errors
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+class SegmenterState(msgspec.Struct, frozen=True, array_like=True):
+    """Where a segmenter stands; the fields are its own."""
+
+    now: int
+    start: int | None
+    quiet: int | None
+    last_end: int | None
+    held: Segment | None
 
 
 class SpeechSegmenter:
@@ -132,6 +157,16 @@ class SpeechSegmenter:
             done.append((self._held[0], min(total_samples, self._held[1] + self._pad)))
         self._held = self._start = self._quiet = None
         return done
+
+    @property
+    def state(self) -> SegmenterState:
+        """Where it stands, before the end of the stream is known."""
+        return SegmenterState(self._now, self._start, self._quiet, self._last_end, self._held)
+
+    def restore(self, state: SegmenterState) -> None:
+        """Go on from there."""
+        self._now, self._start, self._quiet = state.now, state.start, state.quiet
+        self._last_end, self._held = state.last_end, state.held
 
     @property
     def open_segment(self) -> Segment | None:

@@ -4,15 +4,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stages.audio import SAMPLE_RATE, AudioChunk, read_audio
+from stages.audio import SAMPLE_RATE, AudioChunk, Seam, SoundTrack, open_sound
+from stages.checkpoints import SoundState, digest, seal, unseal
 from stages.options import DecodeOptions, SpeechOptions, VoiceOptions
-from stages.packing import Window, WindowPacker
-from stages.vad import CHUNK_SAMPLES, Samples, SpeechSegmenter, VoiceActivityDetector
-from transport.messages import Gap, MediaInfo
+from stages.packing import PackerState, Window, WindowPacker
+from stages.vad import CHUNK_SAMPLES, Samples, SegmenterState, SpeechSegmenter, VoiceActivityDetector
+from transport.messages import AudioResume, Gap, MediaInfo
 
+SECTION_SAMPLES = 60 * SAMPLE_RATE  # between checkpoints: what a crash costs at most, of decoding and of inference
 BUCKET_STEP_SECONDS = 0.5  # between the lengths of voice windows: few lengths fill batches, many lose little speech
 
 Pcm = npt.NDArray[np.int16]  # [n], mono, 16 kHz
@@ -28,36 +31,157 @@ class SpeechWindow:
     pcm: Pcm  # int16 [n], 16 kHz mono, exactly from start to end
 
 
+@dataclass(frozen=True)
+class SoundCheckpoint:
+    """A place from which reading can go on as if it had never stopped. All windows before it have been given."""
+
+    end_seconds: float  # no window to come begins before it
+    state: bytes  # for AudioResume; empty where only reading from the beginning leads to this place again
+
+
+class SpeechState(msgspec.Struct, frozen=True, array_like=True):
+    """A SpeechRun between two chunks. The sound in its ring is not in it: that is read again, and compared."""
+
+    start: int
+    ring_start: int
+    ring_samples: int
+    ring_digest: bytes
+    loudness: bytes  # float32 [n]
+    network: bytes
+    segmenter: SegmenterState
+    packer: PackerState
+
+
+class SavedPlace(msgspec.Struct, frozen=True, array_like=True):
+    """What the bytes of a checkpoint hold."""
+
+    position: int  # sample of 16 kHz
+    sound: SoundState
+    speech: SpeechState | None  # None: at a hole in the sound
+
+
 def read_speech_windows(
     path: bytes,
     media: MediaInfo,
     decode: DecodeOptions,
     speech: SpeechOptions,
-    start_seconds: float = 0.0,
+    resume: AudioResume | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Iterator[SpeechWindow | Gap]:
+) -> Iterator[SpeechWindow | Gap | SoundCheckpoint]:
     """The speech of a sound track in windows of at most `speech.window_seconds`, and what is missing in the sound.
 
     Windows come in order and never overlap; together they hold every sample of speech that was found. Memory stays at
-    about one window, whatever the length of the track. `progress` is told how many seconds are done, about once a
-    second of sound. Raises MediaError when the file cannot be opened or has no sound track.
+    about one window, whatever the length of the track. Once in SECTION_SECONDS comes a checkpoint: read with `resume`
+    made from it, the track gives exactly what would have followed. A state that leads nowhere (other settings, a
+    decoder that is not to be repeated) costs time, not exactness: all is read, and what lies before is left out.
+
+    `progress` is told how many seconds are done, once a second of sound and more often on the way to `resume`. Raises
+    MediaError when the file cannot be opened or has no sound track.
     """
+    tell = progress or (lambda seconds: None)
     detector = VoiceActivityDetector()
-    run: SpeechRun | None = None
-    for item in read_audio(path, media, decode, start_seconds, speech.max_audio_gap_seconds):
-        if isinstance(item, Gap):
+    saved = unseal(resume.state, SavedPlace, repr(speech)) if resume is not None else None
+    if saved is not None:
+        with open_sound(path, media, decode, speech.max_audio_gap_seconds) as sound:
+            reader = SpeechReader(sound, detector, speech, tell)
+            if reader.resume(saved):
+                yield from reader.items()
+                return
+    with open_sound(path, media, decode, speech.max_audio_gap_seconds) as sound:
+        items = SpeechReader(sound, detector, speech, tell).items()
+        yield from items if resume is None else _behind(items, resume.seconds)
+
+
+def _behind(
+    items: Iterator[SpeechWindow | Gap | SoundCheckpoint], seconds: float
+) -> Iterator[SpeechWindow | Gap | SoundCheckpoint]:
+    """What follows the checkpoint at `seconds`. Without one there, for the settings changed, the windows behind it."""
+    for item in items:
+        if isinstance(item, SoundCheckpoint) and item.end_seconds >= seconds:
+            break
+        if isinstance(item, SpeechWindow) and item.start_seconds >= seconds:
             yield item
-            continue
-        start = round(item.start_seconds * SAMPLE_RATE)
-        if run is None or run.end != start:  # behind a hole nothing that was heard before counts any more
-            if run is not None:
-                yield from run.finish()
-            run = SpeechRun(start, detector, speech)
-        yield from run.push(item)
-        if progress is not None:
-            progress(item.end_seconds)
-    if run is not None:
-        yield from run.finish()
+    yield from items
+
+
+class SpeechReader:
+    """Sound in, windows and checkpoints out."""
+
+    def __init__(
+        self,
+        sound: SoundTrack,
+        detector: VoiceActivityDetector,
+        options: SpeechOptions,
+        progress: Callable[[float], None],
+    ) -> None:
+        self._sound = sound
+        self._detector = detector
+        self._options = options
+        self._progress = progress
+        self._run: SpeechRun | None = None
+        self._due = SECTION_SAMPLES  # where the next checkpoint is to be
+        self._told_seconds = 0.0  # by the last checkpoint
+
+    def resume(self, saved: SavedPlace) -> bool:
+        """Go to a place; False when that is impossible, and then this reader and its sound are of no more use."""
+        speech = saved.speech
+        tail = self._sound.resume(saved.sound, speech.ring_samples if speech else 0, self._progress)
+        if tail is None:
+            return False
+        self._due = _due_after(saved.position)
+        self._told_seconds = saved.position / SAMPLE_RATE
+        if speech is not None:
+            self._run = SpeechRun(speech.start, self._detector, self._options)
+            self._told_seconds = self._run.restore(speech, tail)
+            return self._run.ring_digest() == speech.ring_digest
+        return True
+
+    def items(self) -> Iterator[SpeechWindow | Gap | SoundCheckpoint]:
+        """All of it."""
+        for item in self._sound.items():
+            match item:
+                case Gap():
+                    yield item
+                case AudioChunk():
+                    yield from self._hear(item)
+                case Seam():
+                    yield from self._rest(item)
+        yield from self._end_run()
+
+    def _hear(self, chunk: AudioChunk) -> Iterator[SpeechWindow]:
+        start = round(chunk.start_seconds * SAMPLE_RATE)
+        if self._run is not None and self._run.end != start:
+            yield from self._end_run()  # behind a hole nothing that was heard before counts any more
+        if self._run is None:
+            self._run = SpeechRun(start, self._detector, self._options)
+        yield from self._run.push(chunk)
+        self._progress(chunk.end_seconds)
+
+    def _end_run(self) -> Iterator[SpeechWindow]:
+        run, self._run = self._run, None
+        if run is not None:
+            yield from run.finish()
+
+    def _rest(self, seam: Seam) -> Iterator[SpeechWindow | SoundCheckpoint]:
+        if self._run is not None and self._run.end != seam.position:  # a hole lies between
+            yield from self._end_run()
+        seconds = self._run.needed_seconds if self._run is not None else seam.position / SAMPLE_RATE
+        if seam.position >= self._due and seconds > self._told_seconds:
+            self._due = _due_after(seam.position)
+            self._told_seconds = seconds
+            yield SoundCheckpoint(seconds, self._state(seam))
+
+    def _state(self, seam: Seam) -> bytes:
+        sound = seam.capture(seam.position if self._run is None else self._run.ring_begin)
+        if sound is None:
+            return b""
+        speech = self._run.state() if self._run is not None else None
+        return seal(SavedPlace(seam.position, sound, speech), repr(self._options))
+
+
+def _due_after(position: int) -> int:
+    """Checkpoints keep to a grid, so that those behind one do not depend on where reading began."""
+    return (position // SECTION_SAMPLES + 1) * SECTION_SAMPLES
 
 
 class SpeechRun:
@@ -77,7 +201,44 @@ class SpeechRun:
     @property
     def end(self) -> int:
         """The sample of the medium that continues this run."""
-        return self._start + self._ring_start + len(self._ring)
+        return self.ring_begin + len(self._ring)
+
+    @property
+    def ring_begin(self) -> int:
+        """The first sample of the medium that is still at hand."""
+        return self._start + self._ring_start
+
+    @property
+    def needed_seconds(self) -> float:
+        """No window to come begins before this time."""
+        return self._seconds(self._packer.needed(self._segmenter.settled))
+
+    def state(self) -> SpeechState:
+        """Where this run stands."""
+        return SpeechState(
+            start=self._start,
+            ring_start=self._ring_start,
+            ring_samples=len(self._ring),
+            ring_digest=self.ring_digest(),
+            loudness=np.array(self._loudness, np.float32).tobytes(),
+            network=self._detector.memory(),
+            segmenter=self._segmenter.state,
+            packer=self._packer.state,
+        )
+
+    def restore(self, state: SpeechState, ring: Samples) -> float:
+        """Go on from there, with the sound that was in the ring. Returns `needed_seconds`."""
+        self._ring, self._ring_start = to_pcm(ring), state.ring_start
+        self._loudness = np.frombuffer(state.loudness, np.float32).tolist()
+        self._chunks = state.segmenter.now // CHUNK_SAMPLES
+        self._detector.restore(state.network, ring)
+        self._segmenter.restore(state.segmenter)
+        self._packer.restore(state.packer)
+        return self.needed_seconds
+
+    def ring_digest(self) -> bytes:
+        """Of the sound at hand."""
+        return digest((self._ring,))
 
     def push(self, chunk: AudioChunk) -> list[SpeechWindow]:
         """Windows that are complete with this chunk."""
@@ -103,7 +264,8 @@ class SpeechRun:
         for index, probability in enumerate(probabilities):
             begin = first + index * CHUNK_SAMPLES
             sound = self._ring[begin : begin + CHUNK_SAMPLES].astype(np.float32)
-            self._loudness.append(probability * math.sqrt(float(np.dot(sound, sound)) / CHUNK_SAMPLES))
+            loudness = probability * math.sqrt(float(np.dot(sound, sound)) / CHUNK_SAMPLES)
+            self._loudness.append(float(np.float32(loudness)))  # a checkpoint holds up to 1,100 of them
         self._chunks += len(probabilities)
 
     def _quietest(self, earliest: int, latest: int) -> int:

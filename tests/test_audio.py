@@ -19,7 +19,7 @@ from stages.audio import SAMPLE_RATE, AudioChunk, StreamingResampler, read_audio
 from stages.errors import MediaError
 from stages.options import DecodeOptions
 from stages.resample import make_resampler
-from stages.timeline import Fault, Samples, SoundBlock, SoundTimeline, merge_gaps
+from stages.timeline import Fault, GapMerger, Samples, SoundBlock, SoundTimeline
 from stages.torchaudio_shim import import_torchaudio
 from tests.audio_factory import info, tone, write_sound
 from transport.messages import Gap
@@ -27,8 +27,8 @@ from transport.messages import Gap
 OPTIONS = DecodeOptions()
 
 
-def read(path: Path, start_seconds: float = 0.0, max_gap_seconds: float = 1.0) -> tuple[list[AudioChunk], list[Gap]]:
-    items = list(read_audio(os.fsencode(path), info(path), OPTIONS, start_seconds, max_gap_seconds))
+def read(path: Path, max_gap_seconds: float = 1.0) -> tuple[list[AudioChunk], list[Gap]]:
+    items = list(read_audio(os.fsencode(path), info(path), OPTIONS, max_gap_seconds))
     return [item for item in items if isinstance(item, AudioChunk)], [item for item in items if isinstance(item, Gap)]
 
 
@@ -151,27 +151,6 @@ def test_another_rate_and_six_channels(tmp_path: Path) -> None:
     np.testing.assert_allclose(result[100:-100], 0.7071 * tone(2.0)[100:-100], atol=1e-3)
 
 
-def test_a_start_within_the_file_gives_the_tail_of_the_whole(tmp_path: Path) -> None:
-    sweep = tone(10.0) * np.linspace(0.1, 1.0, 10 * SAMPLE_RATE, dtype=np.float32)
-    path = write_sound(tmp_path / "a.mka", [sweep])
-    whole, tail = joined(read(path)[0]), read(path, start_seconds=4.321)[0]
-    assert tail[0].start_seconds == pytest.approx(4.321, abs=1e-4)
-    np.testing.assert_array_equal(joined(tail), whole[round(4.321 * SAMPLE_RATE) :])
-
-
-def test_a_start_in_a_file_that_cannot_seek_there_reads_from_the_beginning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_sound(tmp_path / "a.mka", [tone(6.0)])
-    monkeypatch.setattr(audio, "_seek", lambda container, stream, seconds: container.seek(5_500_000) is None)
-    overshot = read(path, start_seconds=3.0)[0]
-    monkeypatch.setattr(audio, "_seek", lambda *_: False)
-    unseekable = read(path, start_seconds=3.0)[0]
-    assert overshot[0].start_seconds == unseekable[0].start_seconds == 3.0
-    np.testing.assert_array_equal(joined(overshot), joined(unseekable))
-    assert len(joined(overshot)) == 3 * SAMPLE_RATE
-
-
 def test_a_short_hole_is_filled_with_silence(tmp_path: Path) -> None:
     chunks, gaps = read(write_sound(tmp_path / "a.mka", [tone(4.0)], holes=[(1.0, 1.5)]))
     result = joined(chunks)
@@ -265,6 +244,8 @@ def test_files_without_sound_and_changed_files_are_refused(tmp_path: Path) -> No
 class FailingContainer:
     """A container whose reads fail as often as told; then its packets come."""
 
+    streams = ()
+
     def __init__(self, errors: list[OSError]) -> None:
         self._errors = errors
 
@@ -274,12 +255,24 @@ class FailingContainer:
         return iter(())
 
 
+class IdleDecoder:
+    """Stands in for a decoder that gets no packet."""
+
+    stream = None
+
+
+def faults(errors: list[OSError]) -> list[Fault]:
+    frames = audio._frames(FailingContainer(errors), IdleDecoder())  # type: ignore[arg-type]
+    return [frame for frame in frames if isinstance(frame, Fault)]
+
+
 def test_reading_goes_on_behind_damage_but_not_for_ever_and_not_on_a_broken_disk() -> None:
     damage = av.error.InvalidDataError(1094995529, "Invalid data")
-    assert len(list(audio._frames(FailingContainer([damage] * 3), None))) == 3  # type: ignore[arg-type]
-    assert len(list(audio._frames(FailingContainer([damage] * 1000), None))) == audio.MAX_FAILED_READS + 1  # type: ignore[arg-type]
-    faults = list(audio._frames(FailingContainer([OSError(5, "Input/output error")] * 9), None))  # type: ignore[arg-type]
-    assert faults == [Fault("reading failed (Input/output error)", code="read-error")]
+    assert len(faults([damage] * 3)) == 3
+    assert len(faults([damage] * 1000)) == audio.MAX_FAILED_READS + 1
+    assert faults([OSError(5, "Input/output error")] * 9) == [
+        Fault("reading failed (Input/output error)", code="read-error")
+    ]
     (gap,) = place([Fault("reading failed (Input/output error)", code="read-error")], end=2.0)
     assert gap == Gap(start_seconds=0.0, end_seconds=2.0, reason="read-error: reading failed (Input/output error)")
 
@@ -370,7 +363,9 @@ def test_neighbouring_gaps_of_one_kind_are_joined() -> None:
         Gap(start_seconds=at, end_seconds=at + 0.1, reason=f"{kind}: x")
         for at, kind in [(0.0, "a"), (0.5, "a"), (0.9, "b"), (9.0, "b")]
     ]
-    merged = list(merge_gaps([*gaps[:3], AudioChunk(5.0, np.zeros(3, np.float32)), gaps[3]]))
+    merger = GapMerger()
+    items: list[AudioChunk | Gap] = [*gaps[:3], AudioChunk(5.0, np.zeros(3, np.float32)), gaps[3]]
+    merged = [item for pushed in items for item in merger.push(pushed)] + merger.finish()
     spans = [(item.start_seconds, item.end_seconds) for item in merged]
     assert spans == [(0.0, 0.6), (0.9, 1.0), (5.0, 5.0001875), (9.0, 9.1)]
 

@@ -157,7 +157,7 @@ def test_a_file_with_a_hole_gives_the_gap_and_windows_at_their_true_times(
     path = write_sound(tmp_path / "a.mka", [signal], holes=[(2.0, 5.0)])
     heard: list[float] = []
     items = list(
-        read_speech_windows(os.fsencode(path), info(path), DecodeOptions(), SpeechOptions(), 0.0, heard.append)
+        read_speech_windows(os.fsencode(path), info(path), DecodeOptions(), SpeechOptions(), None, heard.append)
     )
     found = [item for item in items if isinstance(item, SpeechWindow)]
     assert [item.reason.partition(":")[0] for item in items if isinstance(item, Gap)] == ["sound-missing"]
@@ -170,24 +170,14 @@ def test_a_file_with_a_hole_gives_the_gap_and_windows_at_their_true_times(
     assert heard[-1] == 10.0
 
 
-def test_reading_can_start_within_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "VoiceActivityDetector", LoudnessDetector)
-    signal = np.concatenate([tone(2.0), np.zeros(48_000, np.float32), tone(2.0)])
-    path = write_sound(tmp_path / "a.mka", [signal])
-    whole = list(read_speech_windows(os.fsencode(path), info(path), DecodeOptions(), SpeechOptions()))
-    (rest,) = read_speech_windows(os.fsencode(path), info(path), DecodeOptions(), SpeechOptions(), start_seconds=3.0)
-    assert isinstance(rest, SpeechWindow)
-    assert len(whole) == 2
-    assert rest.start_seconds == pytest.approx(whole[1].start_seconds, abs=0.033)
-
-
 @pytest.mark.skipif(not PANEL.exists(), reason="the developers' media are not here")
 def test_real_turns_are_found() -> None:
     options = DecodeOptions()
     media = probe(os.fsencode(PANEL), options)
     items = list(read_speech_windows(os.fsencode(PANEL), media, options, SpeechOptions()))
     found = [item for item in items if isinstance(item, SpeechWindow)]
-    assert len(found) == len(items) >= 7
+    assert len(found) >= 7
+    assert not [item for item in items if isinstance(item, Gap)]
     lines = [line.split() for line in (MEDIA / "labels" / f"{PANEL.stem}.rttm").read_text().splitlines()]
     for start, length in ((float(line[3]), float(line[4])) for line in lines):
         inside = sum(
