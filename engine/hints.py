@@ -29,6 +29,7 @@ class Hints(threading.Thread):
     def __init__(self, directories: Sequence[bytes], wake: threading.Event, watch: Watch = watchfiles.watch) -> None:
         super().__init__(name="watch-hints", daemon=True)
         self.failure: str | None = None  # why there are no hints any more
+        self.is_passing = False  # … a directory has just gone, or was closed: without it they may begin
         self.too_many = False  # more changed than could be remembered, since this was last set to False
         self._directories = [text for path in directories if (text := _utf8(path)) is not None]
         self._wake = wake
@@ -74,6 +75,7 @@ class Hints(threading.Thread):
                 self._armed.set()
                 self._gather(changes)
         except (OSError, RuntimeError) as error:  # its own error is a RuntimeError
+            self.is_passing = isinstance(error, FileNotFoundError | PermissionError)
             self.failure = str(error) or type(error).__name__
         finally:
             self._armed.set()

@@ -7,10 +7,11 @@ the file system that held it, in a root that holds other files still.
 import os
 import stat
 import threading
+from collections.abc import Mapping
 
 from engine.files import shown
 from engine.hints import MAX_DIRECTORIES
-from engine.scan import Identity, Listing, Presence, presence, walk
+from engine.scan import Identity, Listing, Presence, Skip, presence, walk
 from engine.settling import Departures, Mark, Settling
 from engine.watched import MAX_NAMED, Arrived, Gone, Known, Notices, Outbox, Pace, Root
 
@@ -29,8 +30,13 @@ class Look:
         notices: Notices,
         pace: Pace,
         stopped: threading.Event,
+        identities: Mapping[bytes, Identity],
     ) -> None:
-        """local: its inodes and times of change are this system's own, and it gives hints."""
+        """local: its inodes and times of change are this system's own, and it gives hints.
+
+        identities: of every root that is there, by path, as the threads of the roots find them: to look for that here
+        would wait for other roots' mounts.
+        """
         self.directories: dict[bytes, Identity] = {}  # that were entered; of a root that gives hints
         self.watched: dict[bytes, Identity] = {}  # that give hints now; set by who watches
         self.fresh: set[bytes] = set()  # those that do not yet
@@ -40,7 +46,7 @@ class Look:
         self.scan_wanted = False  # something was left for the next whole scan
         self._root, self._local = root, local
         self._known, self._outbox, self._notices = known, outbox, notices
-        self._pace, self._stopped = pace, stopped
+        self._pace, self._stopped, self._identities = pace, stopped, identities
         self._settling = Settling(root.quiet_seconds, inodes=local, limit=pace.max_files)
         # Twice the quiet time, so that a file that was moved is complete under its new name before the old one is gone.
         self._departures = Departures(2 * root.quiet_seconds, limit=pace.max_files)
@@ -77,8 +83,7 @@ class Look:
         """Look at a directory and all below it. Returns how many files match, and how many entries are ignored."""
         files = ignored = 0
         root = self._root
-        skip = frozenset(identity for path in root.others if (identity := _identity(path)) is not None)
-        for listing in walk(top, root.names, self._problem, follow_links=root.follow_links, skip=skip):
+        for listing in walk(top, root.names, self._problem, follow_links=root.follow_links, skip=self._is_others()):
             self._enter(listing)
             ignored += listing.ignored
             for name in listing.files:
@@ -88,6 +93,11 @@ class Look:
             for name in listing.links:
                 self._pass_by(os.path.join(listing.path, name))  # noqa: PTH118 - bytes
         return files, ignored
+
+    def _is_others(self) -> Skip:
+        """Whether a directory is another root, by name or by way of a link."""
+        others = {self._identities.get(path) for path in self._root.others}
+        return lambda path, identity: path in self._root.others or identity in others
 
     def file(self, path: bytes) -> bool:
         """Look at one file. Returns whether it is one."""
@@ -271,11 +281,10 @@ class Look:
     def _holds_any(self) -> bool:
         """Whether the root holds any file that matches."""
         root = self._root
-        for listing in walk(root.path, root.names, lambda path, error: None, follow_links=root.follow_links):
-            for name in listing.files:
-                path = os.path.join(listing.path, name)  # noqa: PTH118 - bytes
-                if root.owns(path) and os.path.isfile(path):  # noqa: PTH113 - bytes
-                    return True
+        skip = self._is_others()
+        for listing in walk(root.path, root.names, lambda path, error: None, follow_links=root.follow_links, skip=skip):
+            if any(os.path.isfile(os.path.join(listing.path, name)) for name in listing.files):  # noqa: PTH113, PTH118
+                return True
         return False
 
     def _say_empty(self, path: bytes, device: int) -> None:
@@ -301,11 +310,3 @@ class Look:
             "they are not taken for deleted, in case it comes back",
             directory,
         )
-
-
-def _identity(path: bytes) -> Identity | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - bytes
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -17,6 +17,8 @@ from engine.scan import Identity
 from engine.watched import Given, Known, Notice, Notices, Outbox, Pace, Root, WatchState
 from stages.errors import SluiceError
 
+MAX_PASSING_FAILURES = 3  # tries to watch directories of which one had just gone
+
 
 class RootWatcher(threading.Thread):
     """Watches one root; its events are in `outbox`."""
@@ -27,9 +29,10 @@ class RootWatcher(threading.Thread):
         make_known: Callable[[], Known],
         taken: dict[bytes, Given],
         lines: deque[Notice],
+        identities: dict[bytes, Identity],
         pace: Pace,
     ) -> None:
-        """taken, lines: shared by all roots."""
+        """taken, lines, identities: shared by all roots."""
         super().__init__(name=f"watch-{shown(root.path)}", daemon=True)  # one that hangs on a dead mount ends with us
         self.root = root
         self.outbox = Outbox(pace.queue_events, taken)
@@ -42,10 +45,12 @@ class RootWatcher(threading.Thread):
         self._wake = threading.Event()
         self._state = "watching"
         self._identity: Identity | None = None  # of the root, when it was last there
+        self._identities = identities
         self._polled = False
         self._look: Look | None = None  # None: the root is not there
         self._hints: Hints | None = None
         self._scan_at = self._settle_at = self._arm_at = float("-inf")
+        self._passing_failures = 0  # in a row
         self._scanned_at: float | None = None
         self._scan_seconds: float | None = None
 
@@ -132,6 +137,7 @@ class RootWatcher(threading.Thread):
         self._state = "missing" if self._identity is None and "no such" in reason else f"lost: {reason}"
         text = f"{shown(self.root.path)}: {reason}; it is looked for again, and nothing below it is taken for deleted"
         self._notices.say("root", text)
+        self._identities.pop(self.root.path, None)
         self._look = None
         self._drop_hints()
         return False
@@ -141,8 +147,10 @@ class RootWatcher(threading.Thread):
         self._drop_hints()
         root = self.root
         self._polled = root.poll == "always" or (root.poll == "auto" and self._pace.is_network(root.path))
-        self._look = Look(root, not self._polled, known, self.outbox, self._notices, self._pace, self._stopped)
-        self._identity = identity
+        self._identity = self._identities[root.path] = identity
+        self._look = Look(
+            root, not self._polled, known, self.outbox, self._notices, self._pace, self._stopped, self._identities
+        )
         self._scan_at = self._arm_at = self._pace.monotonic()
         self._notices.over("root", f"{shown(root.path)}: the directory is there and is watched")
 
@@ -205,10 +213,10 @@ class RootWatcher(threading.Thread):
         hints = self._begin_hints(look)
         if hints.failure is not None:
             hints.stop()
-            self._do_without(look, advice(hints.failure))
+            self._arm_later(look, hints)
             return
         self._drop_hints()
-        self._hints = hints
+        self._hints, self._passing_failures = hints, 0
         fresh, look.fresh = look.fresh, set()
         look.watched = dict(look.directories)
         self._notices.over("hints", f"{shown(self.root.path)}: the system tells of changes again")
@@ -219,13 +227,20 @@ class RootWatcher(threading.Thread):
     def _begin_hints(self, look: Look) -> Hints:
         """The new ones beside the old ones, so that nothing is missed; alone, if both are too much for the system."""
         hints = Hints(list(look.directories), self._wake, self._pace.watch)
-        if not hints.begin() and self._hints is not None:
+        if not hints.begin() and not hints.is_passing and self._hints is not None:
             hints.stop()
             self._drop_hints()
             self._scan_at = self._pace.monotonic()
             hints = Hints(list(look.directories), self._wake, self._pace.watch)
             hints.begin()
         return hints
+
+    def _arm_later(self, look: Look, failed: Hints) -> None:
+        self._passing_failures = self._passing_failures + 1 if failed.is_passing else 0
+        if 0 < self._passing_failures <= MAX_PASSING_FAILURES:
+            self._scan_at = self._pace.monotonic()  # to know which directories there are now; the old hints go on
+        else:
+            self._do_without(look, advice(str(failed.failure)))
 
     def _do_without(self, look: Look, reason: str) -> None:
         seconds = self.root.poll_seconds

@@ -16,6 +16,7 @@ from typing import Protocol
 
 Identity = tuple[int, int]  # device and inode of a directory
 Problem = Callable[[bytes, OSError], None]
+Skip = Callable[[bytes, Identity], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +91,13 @@ def walk(
     problem: Problem,
     *,
     follow_links: bool = False,
-    skip: frozenset[Identity] = frozenset(),
+    skip: Skip = lambda path, identity: False,
     scandir: Scandir = os.scandir,
 ) -> Iterator[Listing]:
     """A directory and all below it, each before what it holds. `top` itself may be a link.
 
-    A directory that holds itself, by way of a link or a mount, is not entered again; nor is one in `skip`. What cannot
-    be read is told to `problem`, and the rest goes on.
+    A directory that holds itself, by way of a link or a mount, is not entered again; nor is one, below the top,
+    that is to be skipped. What cannot be read is told to `problem`, and the rest goes on.
     """
     waiting: list[tuple[bytes, tuple[Identity, ...]]] = [(top, ())]
     while waiting:
@@ -106,7 +107,7 @@ def walk(
         except OSError as error:
             problem(path, error)
             continue
-        if identity in above or (above and identity in skip):
+        if identity in above or (above and skip(path, identity)):
             continue
         listing = _list(Listing(path, identity), names, follow_links, problem, scandir)
         below = (*above, identity)

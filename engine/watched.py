@@ -252,7 +252,8 @@ class Outbox:
         with self._changed:
             while self._events:
                 event, given = self._events.popleft()
-                self._changed.notify()
+                if len(self._events) <= self._limit // 2:  # not at each: threads that wake each other in turn are slow
+                    self._changed.notify()
                 if self._last.get(event.path, ...) is given:
                     self._taken[event.path] = self._last.pop(event.path)
                     return event

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from engine.config import WatchOptions
 from engine.files import shown
 from engine.root_watcher import RootWatcher
+from engine.scan import Identity
 from engine.watched import Arrived, Event, Given, Gone, Known, Notice, Pace, Root, WatchState, roots_of
 
 __all__ = ["Arrived", "Event", "Gone", "Known", "Notice", "Pace", "WatchState", "Watcher"]
@@ -42,6 +43,7 @@ class Watcher:
         self._roots: list[RootWatcher] = []
         self._leaving: list[RootWatcher] = []
         self._taken: dict[bytes, Given] = {}
+        self._identities: dict[bytes, Identity] = {}  # of the roots that were there
         self._lines: deque[Notice] = deque(maxlen=MAX_LINES)
         self._turns = itertools.count(1)
         self._revive_at = float("-inf")
@@ -110,7 +112,7 @@ class Watcher:
                 self._roots.append(self._begin(root))
 
     def _begin(self, root: Root) -> RootWatcher:
-        watcher = RootWatcher(root, self._make_known, self._taken, self._lines, self._pace)
+        watcher = RootWatcher(root, self._make_known, self._taken, self._lines, self._identities, self._pace)
         watcher.start()
         return watcher
 

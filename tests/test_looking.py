@@ -11,10 +11,16 @@ import pytest
 
 from engine.config import WatchOptions
 from engine.looking import Look
+from engine.scan import Identity
 from engine.watched import MAX_LINES, Arrived, Given, Gone, Notice, Notices, Outbox, Pace, roots_of
 from tests.watching import Clocks, Ledger, made
 
 QUIET = 10.0
+
+
+def identity_of(path: str) -> Identity:
+    found = Path(path).stat()
+    return found.st_dev, found.st_ino
 
 
 class Rig:
@@ -40,7 +46,10 @@ class Rig:
         self.stopped = threading.Event()
         self.outbox = Outbox(1_000_000, self.taken)
         notices = Notices(self.lines)
-        self.look = Look(self.root, self._local, self.ledger, self.outbox, notices, self._pace, self.stopped)
+        identities = {os.fsencode(path): identity_of(path) for path in others}
+        self.look = Look(
+            self.root, self._local, self.ledger, self.outbox, notices, self._pace, self.stopped, identities
+        )
 
     def events(self) -> list[Arrived | Gone]:
         """All that has been said."""
