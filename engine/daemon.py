@@ -52,6 +52,7 @@ class Daemon:
         self._watcher = Watcher(config.watch, config.run.extensions, self._known)
         self._gone: deque[bytes] = deque()
         self._hangup = False
+        self._stopping = False  # the service manager knows
         self._status_at = 0.0
         self._metrics = Metrics(config.daemon.metrics_port)
         daemon_config = msgspec.structs.replace(
@@ -106,8 +107,9 @@ class Daemon:
 
     # --- the extension of the supervisor ------------------------------------------------------------------------------
 
-    def started(self, supervisor: Supervisor, directory: Path) -> None:
+    def started(self, directory: Path) -> None:
         """Open the front desk and the watched directories."""
+        supervisor = self.supervisor
         endpoint = f"ipc://{directory}/desk.ipc"
         desk = FrontDesk(supervisor.context, endpoint)
         self._held.callback(desk.close)
@@ -126,19 +128,26 @@ class Daemon:
 
     def turn(self) -> None:
         """One turn of the supervisor's loop."""
-        assert self._reception is not None
         self._watch_signals()
         while self._gone:
             self.supervisor.records.archive.gone(self._gone[0])
             self._watcher.settled(self._gone.popleft())
-        self._reception.turn()
+
+    def tick(self) -> None:
+        """Answer commands, and tell the metrics and the service manager how it goes; while draining, too."""
         now = time.monotonic()
-        if now - self._status_at >= STATUS_SECONDS:
-            self._status_at = now
-            document = self._reception.document()
-            self._metrics.update(document)
-            notify.watchdog()
-            notify.status(f"{document['state']}, {document['totals']['videos']['indexed']} videos indexed")
+        if self._reception is None:
+            return
+        self._reception.turn()
+        if now - self._status_at < STATUS_SECONDS:
+            return
+        self._status_at = now
+        document = self._reception.document()
+        self._metrics.update(document)
+        notify.watchdog()
+        notify.status(f"{document['state']}, {document['totals']['videos']['indexed']} videos indexed")
+        if self.supervisor.interrupted and not self._stopping:
+            self._stopping = notify.stopping()
 
     def ready(self, child: Child) -> None:
         """A child can take work."""

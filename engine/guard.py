@@ -6,6 +6,7 @@ once. A run over files gives up on what cannot be mended; the daemon (`endless`)
 What the board must be told of a death stays on a list here until the board has taken it: its book may be unavailable.
 """
 
+import random
 import signal
 import time
 from collections import Counter, deque
@@ -150,7 +151,7 @@ class Guard:
         longest = run.backoff_max_seconds
         backoff = self._backoffs.setdefault(
             child.name,
-            Backoff(first_seconds=run.backoff_seconds, longest_seconds=longest, forget_after_seconds=longest),
+            Backoff(run.backoff_seconds, longest, forget_after_seconds=longest, chance=random.random),
         )
         return backoff.died(time.monotonic())
 

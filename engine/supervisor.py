@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import zmq
 
-from engine.children import Child, signals_held
+from engine.children import signals_held
 from engine.config import Config
+from engine.extension import Extension
 from engine.files import Found, shown
 from engine.fleet import Fleet
 from engine.guard import Guard
@@ -49,22 +50,6 @@ from transport.sockets import Received
 
 AHEAD_TASKS = 2  # queued tasks for each decoder beyond which no further file is taken
 FEED_FILES = 100  # taken in one turn at most: the children want to be heard
-
-
-class Extension(Protocol):
-    """What the daemon adds to a run."""
-
-    def started(self, supervisor: "Supervisor", directory: Path) -> None:
-        """The children have been started; directory: of the run's sockets."""
-
-    def ready(self, child: Child) -> None:
-        """A child can take work, for the first time or again."""
-
-    def heard(self, message: Any) -> None:
-        """An answer of a child that no task waits for."""
-
-    def turn(self) -> None:
-        """Called in each turn of the loop. May raise LedgerUnavailable."""
 
 
 class Supervisor:
@@ -159,7 +144,7 @@ class Supervisor:
             )
             self._observer.phase("loading models")
             if self._extension is not None:
-                self._extension.started(self, directory)
+                self._extension.started(directory)
             while self._patience.attempt(self._turn, source):
                 self._tick()
             self._drain(self.fleet)
@@ -237,6 +222,7 @@ class Supervisor:
                 self._observer.phase(f"{self.recovery.reason(fleet.engine)}; {left}")
             board.stop_all(time.monotonic())
             while self._patience.attempt(self._finish_rows, board):
+                self._tick()
                 time.sleep(0.2)
 
     def _finish_rows(self, board: Board) -> bool:
@@ -258,6 +244,8 @@ class Supervisor:
 
     def _tick(self) -> None:
         self._observer.tick(self.board, self.peaks, self.records.count)
+        if self._extension is not None:
+            self._extension.tick()
 
     # --- what children say --------------------------------------------------------------------------------------------
 

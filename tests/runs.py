@@ -90,6 +90,11 @@ def run_supervisor(paths: Sequence[Path], settings: Sequence[str], meddler: Medd
     return supervisor.run(find_files([os.fsencode(path) for path in paths], config.run.extensions))
 
 
+def is_up(supervisor: Supervisor) -> bool:
+    """Whether every child is ready."""
+    return supervisor.fleet is not None and all(child.ready for child in supervisor.fleet.children)
+
+
 def signal_child(supervisor: Supervisor, role: str, number: signal.Signals) -> bool:
     """Send a signal to a child, once frames flow; says whether it was sent."""
     fleet, engine = supervisor.fleet, supervisor.peaks.engine

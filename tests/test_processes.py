@@ -25,6 +25,7 @@ from tests.runs import (
     children_of,
     command,
     is_running,
+    is_up,
     run_cli,
     run_supervisor,
     settings_for,
@@ -87,7 +88,7 @@ def test_what_a_killed_decoder_had_sent_and_nobody_received_is_done_again(
 
     def meddle(supervisor: Supervisor) -> bool:
         fleet = supervisor.fleet
-        if fleet is None or supervisor.board is None:
+        if fleet is None or not is_up(supervisor):
             return False
         if steps == ["stop"]:
             os.kill(fleet.engine.process.pid or 0, signal.SIGSTOP)
@@ -116,15 +117,15 @@ def test_a_stopped_decoder_is_taken_for_stalled_and_replaced(
     assert_same_points(stored_points(settings), undisturbed)
 
 
-def test_a_killed_consumer_is_named_and_the_next_run_ends_whole(
+def test_a_killed_consumer_is_replaced_and_what_it_had_not_acknowledged_is_sent_again(
     sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    """It stands still before, so that the video cannot be done by then."""
+    """It stands still before, so that it dies with messages that it has not even looked at."""
     settings = settings_for(tiny_models, tmp_path, *SLOW)
 
     def stop_and_kill(supervisor: Supervisor) -> bool:
         fleet = supervisor.fleet
-        if fleet is None or supervisor.board is None:
+        if fleet is None or not is_up(supervisor):
             return False
         os.kill(fleet.consumer.process.pid or 0, signal.SIGSTOP)
         if any(supervisor._decoded.values()):
@@ -133,11 +134,25 @@ def test_a_killed_consumer_is_named_and_the_next_run_ends_whole(
         return False
 
     meddler = Meddler(stop_and_kill)
-    with pytest.raises(StartError, match="consumer was killed by SIGKILL; last log line"):
-        run_supervisor([sample_video], settings, meddler)
-    report = run_supervisor([sample_video], settings, Meddler())
+    report = run_supervisor([sample_video], settings, meddler)
+    assert meddler.done
+    assert any(phase.startswith("consumer is started again at once: ") for phase in meddler.phases)
     assert [row["status"] for row in report["videos"]] == ["indexed"]
     assert_same_points(stored_points(settings), undisturbed)
+
+
+def test_a_consumer_that_dies_again_and_again_ends_the_run(
+    sample_video: Path, tiny_models: Any, tmp_path: Path
+) -> None:
+    settings = settings_for(tiny_models, tmp_path, "run.engine_restarts=1", "run.backoff_seconds=0.1")
+
+    def kill_each(supervisor: Supervisor) -> bool:
+        if supervisor.fleet is not None and supervisor.fleet.consumer.ready:
+            supervisor.fleet.consumer.kill()
+        return False
+
+    with pytest.raises(StartError, match=r"consumer was killed by SIGKILL; last log line"):
+        run_supervisor([sample_video], settings, Meddler(kill_each))
 
 
 class EngineKiller(Meddler):
@@ -163,7 +178,7 @@ class EngineKiller(Meddler):
         return self.supervisor.fleet
 
     def _kill(self, supervisor: Supervisor) -> bool:
-        if supervisor.board is None:
+        if not is_up(supervisor):
             return False
         engine, consumer = self.fleet.engine, self.fleet.consumer.process.pid or 0
         if not self.specs:
@@ -224,7 +239,7 @@ def test_an_engine_that_dies_again_and_again_ends_the_run(sample_video: Path, ti
     killed: set[int] = set()
 
     def kill_each(supervisor: Supervisor) -> bool:
-        if supervisor.board is not None and supervisor.fleet is not None:
+        if supervisor.fleet is not None and is_up(supervisor):
             killed.add(supervisor.fleet.engine.process.pid or 0)
             supervisor.fleet.engine.kill()
         return False
@@ -245,7 +260,7 @@ def test_an_engine_that_dies_while_the_run_is_ending_leaves_what_is_durable(
 
     def drain_and_kill(supervisor: Supervisor) -> bool:
         fleet, board = supervisor.fleet, supervisor.board
-        if fleet is None or board is None:
+        if fleet is None or board is None or not is_up(supervisor):
             return False
         if any(supervisor._decoded.values()):  # so that not all is sent, and so durable, by then
             os.kill(fleet.decoders[0].process.pid or 0, signal.SIGSTOP)
