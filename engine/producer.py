@@ -9,6 +9,7 @@ import zmq
 from numpy.typing import NDArray
 
 from engine.host_memory import peak_rss_bytes, rss_bytes
+from engine.sandbox import allow_cpu, notes
 from engine.worker import WorkerSpec, connect_control
 from stages.captions import CaptionCue, find_sidecars, read_captions
 from stages.errors import MediaError
@@ -81,7 +82,7 @@ class Decoder:
         if (self._config.models.speech, self._config.models.voice) != ("off", "off"):
             import_torchaudio()  # takes seconds, from a cold disk more than run.stall_seconds: not while a task waits
         self._items.send(Join())
-        self._control.send(Ready(role=self._spec.role, index=self._spec.index))
+        self._control.send(Ready(role=self._spec.role, index=self._spec.index, notes=notes()))
         while not self._draining:
             received = self._control.receive(timeout_ms=None)
             if received is not None:
@@ -97,6 +98,7 @@ class Decoder:
                 return
             case Probe() | DecodeFrames() | DecodeAudio():
                 self._key, self._done_seconds, self._items_sent, self._gaps, self._notes = message.key, 0.0, 0, [], []
+                allow_cpu(self._config.decode.cpu_minutes)
         try:
             self._run_task(message)
         except MediaError as error:  # only opening raises it here: inside a span it becomes a gap
