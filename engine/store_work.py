@@ -134,7 +134,7 @@ class StoreAccess:
     def search(self, request: SearchStore) -> StoreHits:
         """The points nearest to a vector. What goes wrong, or that the store is away, is told in the answer."""
         failure: StoreError | None = self.away
-        if failure is None:
+        if failure is None or failure.code == "store-full":  # a full disk can be read
             try:
                 return StoreHits(request=request.request, hits=find(self._opened(), request))
             except StoreError as error:

@@ -21,7 +21,7 @@ from engine.store_work import (
     stored_points,
     write,
 )
-from stages.errors import StoreError
+from stages.errors import StoreError, StoreUnavailable
 from stages.options import StoreOptions
 from stages.qdrant import open_store
 from stages.store import COLLECTIONS, Filter, Store, stored_videos
@@ -210,3 +210,12 @@ def test_a_store_that_is_away_is_not_asked(store: Store) -> None:
     away.go_away()
     assert not access.attempt(lambda _: away.upsert("frames", []))
     assert access.search(question()) == StoreHits(request=5, hits=(), error="store-busy: 503 from the store")
+
+
+def test_a_store_on_a_full_disk_is_searched_all_the_same(store: Store) -> None:
+    access = StoreAccess(lambda: store, math.inf)
+    away: Any = FakeStore()
+    away.failure = StoreUnavailable("store-full", "no room")
+    assert not access.attempt(lambda _: away.upsert("frames", []))
+    store.set_payload("frames", Filter(video_id="v1"), {"model": "m"})
+    assert len(access.search(question()).hits) == 3
