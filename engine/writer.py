@@ -36,6 +36,9 @@ from transport.messages import (
 LONGEST_WAIT_SECONDS = 0.1  # for messages, while there is nothing to do
 STEP_BATCHES = 4  # written in one step: more than one, so that a replay gains on what comes meanwhile
 DRAIN_PATIENCE_SECONDS = 10.0  # how long a store may be away before a drain leaves what is spooled to the next run
+UNCOMMITTED_RESULTS = (
+    1000  # above it nothing more is written: the ledger cannot be, and results stay in memory till it is
+)
 ANNOUNCED_KEYS = 10_000  # attempts that were called searchable and have not ended; some were given up and never will
 
 _decode = msgspec.msgpack.Decoder(ToConsumer).decode
@@ -165,9 +168,15 @@ class Writer:
     def _is_replaying(self) -> bool:
         return bool(self._replaying) or self._spool.has_unread()
 
+    @property
+    def _is_ledger_behind(self) -> bool:
+        return len(self._uncommitted) >= UNCOMMITTED_RESULTS
+
     def _has_work(self) -> bool:
         if self._operations and self._is_due(self._operations[0]):
             return True
+        if self._is_ledger_behind:
+            return False
         if self._is_replaying:
             return bool(self._replaying) or self._spool.has_unread(self._segment_limit())
         return bool(self._queue) and self._queue[0].ticket < self._ticket_limit()
@@ -180,9 +189,11 @@ class Writer:
         return self._operations[0].segment if self._operations else None
 
     def _advance(self) -> bool:
-        """Do the next operation, or write the next batch; False when there is none, or the store is away."""
+        """Do the next operation, or write the next batch; False when nothing can be done, or the store is away."""
         if self._operations and self._is_due(self._operations[0]):
             return self._operate(self._operations[0].operation)
+        if self._is_ledger_behind:
+            return False
         if not self._replaying:
             self._replaying = self._batch(self._read_back())
         if self._replaying:

@@ -295,6 +295,24 @@ def test_a_refusal_of_spooled_points_says_where_they_are(rig: Rig) -> None:
     assert caught.value.code == "vector-size"
 
 
+def test_a_ledger_that_cannot_be_written_bounds_what_is_replayed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.writer.UNCOMMITTED_RESULTS", 5)
+    rig.turn()
+    rig.store.go_away()
+    rig.points("v", 1)
+    for number in range(100):
+        rig.result(TaskKey(number, 0))
+    rig.turns(4)
+    assert rig.kept == []
+    rig.commits, rig.store.failure = False, None
+    rig.turns(40)
+    assert 5 <= len(durable(rig)) <= 5 + rig.batch_points
+    assert rig.writer.wait_seconds() > 0
+    rig.commits = True
+    rig.finish()
+    assert len(rig.ledger) == 100
+
+
 # --- the start ------------------------------------------------------------------------------------------------------
 
 
