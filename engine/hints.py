@@ -65,7 +65,7 @@ class Hints(threading.Thread):
                 debounce=GROUP_MS,
                 step=STEP_MS,
                 stop_event=self._done,
-                rust_timeout=GROUP_MS,
+                rust_timeout=STEP_MS,
                 yield_on_timeout=True,
                 raise_interrupt=False,
                 force_polling=False,

@@ -206,14 +206,6 @@ def test_a_million_ignored_files_take_no_memory(tmp_path: Path) -> None:
     assert peak_bytes < 1_000_000
 
 
-def test_ten_thousand_files_of_a_directory_are_found(tmp_path: Path) -> None:
-    for number in range(10_000):
-        (tmp_path / f"{number:05}.mp4").touch()
-    (listing,) = walk(bytes(tmp_path), MEDIA, never)
-    assert len(listing.files) == 10_000
-    assert listing.files == sorted(listing.files)
-
-
 # --- presence ---------------------------------------------------------------------------------------------------------
 
 
