@@ -18,6 +18,7 @@ from tests.chaos.compare import differences, same_vector
 from tests.chaos.processes import figures, in_session
 from tests.chaos.schedule import KINDS, schedule
 from tests.chaos.slopes import after_warm_up, slope
+from tests.chaos.soak import Samples, table
 from tests.chaos.videos import Workload, make_talk, marked, sources_in
 from tests.chaos.witness import WHOLE, Done, Sighting
 
@@ -190,6 +191,24 @@ def test_the_warm_up_is_left_out_and_never_more_than_a_third() -> None:
     assert after_warm_up(HOUR, 600) == 200
     assert after_warm_up([0.0, 30.0, 60.0, 90.0], 600) == 1
     assert after_warm_up([], 600) == 0
+
+
+def test_a_soak_tells_slopes_of_what_lived_through_and_who_was_replaced() -> None:
+    samples = Samples()
+    for number, second in enumerate(HOUR):
+        samples.seconds.append(float(second))
+        samples.values["engine", "rss_mb"].append(500.0 + second / 36)
+        samples.values["consumer", "threads"].append(7.0)
+        if number > 5:
+            samples.values["decoder 0", "rss_mb"].append(1.0)
+    slopes = samples.slopes(600.0)
+    assert {key: found.verdict for key, found in slopes.items()} == {
+        ("engine", "rss_mb"): "RISES",
+        ("consumer", "threads"): "flat",
+    }
+    assert slopes["engine", "rss_mb"].per_hour == pytest.approx(100)
+    lines = table(slopes).splitlines()
+    assert [line.split()[-1] for line in lines[1:]] == ["flat", "RISES"]
 
 
 # --- videos -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Exit code 0: nothing was lost or doubled. 1: something was; it is listed, with t
 
 import argparse
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ LONGEST_PAUSE_SECONDS = 8.0  # loading takes some; then there is time for work t
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that nothing is left behind
     options = _options()
     begin = time.monotonic()
 

@@ -63,10 +63,16 @@ def die_at(trial: Trial, name: str, count: int) -> list[str]:
     subject.may_die = True
     if name == failpoints.DURING_DRAIN:
         assert isinstance(subject, DaemonSubject)
-        first(subject, "decoder")
+        wait_until(lambda: _is_at_work(subject), THERE_SECONDS, "a daemon at work")
         subject.drain()
     wait_until(lambda: _reached(subject, file), THERE_SECONDS, f"failpoint {name}")
     return trial.finish()
+
+
+def _is_at_work(subject: DaemonSubject) -> bool:
+    subject.ensure_running()
+    status = subject.status()
+    return status is not None and status["state"] == "indexing" and bool(status["totals"]["points"])
 
 
 def _reached(subject: Subject, file: Path) -> bool:

@@ -5,6 +5,7 @@ slopes after the warm-up. Exit code 1: something rises, or a process was started
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -93,6 +94,7 @@ def soak(trial: Trial, subject: DaemonSubject, seconds: float) -> Samples:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that nothing is left behind
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     options = parser.parse_args()

@@ -60,6 +60,7 @@ class Subject:
         self._command = command(arguments, settings)
         self._process: subprocess.Popen[bytes] | None = None
         self._killed: set[str] = set()  # kinds that we killed since the last start
+        self._told_to_stop = False
 
     # --- what differs ---
 
@@ -97,7 +98,7 @@ class Subject:
             return
         self.check()
         self.starts += 1
-        self._killed = set()
+        self._killed, self._told_to_stop = set(), False
         with self.log.open("ab") as log:
             log.write(f"=== start {self.starts} ===\n".encode())
             log.flush()
@@ -195,7 +196,6 @@ class DaemonSubject(Subject):
         super().__init__(["daemon"], [f'watch.roots=["{directory}"]', *WATCH_SETTINGS, *settings], log)
         self.directory = directory
         self._config = load_config(settings=self.settings)
-        self._told_to_stop = False
         self._asked_at = float("-inf")
         self._idle = False
 
@@ -222,10 +222,6 @@ class DaemonSubject(Subject):
                 return [path for path in files if not _is_known(ledger, path)]
         except SluiceError:  # none is there yet, or it is being made
             return files
-
-    def ensure_running(self) -> None:
-        super().ensure_running()
-        self._told_to_stop = False
 
     def is_expected(self, code: int, killed: set[str]) -> bool:
         return (code == ExitCode.OK and self._told_to_stop) or (code == -signal.SIGKILL and "supervisor" in killed)
