@@ -47,6 +47,7 @@ class Daemon:
         """reload: reads the configuration again, for SIGHUP."""
         self._config = config
         self._reload = reload
+        self._started_at = time.time()
         self._held = ExitStack()
         self._observer = DaemonObserver(config.daemon.log_format)
         self._watcher = Watcher(config.watch, config.run.extensions, self._known)
@@ -96,7 +97,8 @@ class Daemon:
             event = self._watcher.take(above)
             match event:
                 case Arrived():
-                    return Found(event.path, priority=event.priority, complete_at=event.complete_seconds)
+                    complete_at = max(event.complete_seconds, self._started_at)  # a backlog did not wait for us
+                    return Found(event.path, priority=event.priority, complete_at=complete_at)
                 case Gone(path=path):
                     self._gone.append(path)
                 case Notice(text=text):

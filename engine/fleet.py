@@ -162,8 +162,15 @@ class Fleet:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def drain(self, take: Callable[[Received[Any]], None], tick: Callable[[], None]) -> None:
+    def drain(
+        self,
+        take: Callable[[Received[Any]], None],
+        tick: Callable[[], None],
+        is_hopeless: Callable[[], bool] = lambda: False,
+    ) -> None:
         """End all children in the order in which work flows, each when it has finished what it holds.
+
+        is_hopeless: whether decoders and engine would wait in vain.
 
         Raises:
             StartError: the consumer ended otherwise than in order. The engine may: what is durable, is.
@@ -176,7 +183,7 @@ class Fleet:
                     if received.sender in {child.identity for child in group}:
                         patience.renew()
                     take(received)
-                if patience.is_over or (next_one is not None and not next_one.is_alive):
+                if patience.is_over or (next_one is not None and (is_hopeless() or not next_one.is_alive)):
                     self._give_up_on(group)
                 tick()
         self.consumer.process.join()

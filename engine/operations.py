@@ -63,7 +63,8 @@ class Operations:
         for operation in pending:
             if operation.operation_id not in self._sent and fleet.send(consumer, message_of(operation)):
                 self._sent[operation.operation_id] = operation.video_id
-        self._may_be_more = len(pending) == IN_FLIGHT
+        unsent = any(operation.operation_id not in self._sent for operation in pending)
+        self._may_be_more = unsent or len(pending) == IN_FLIGHT
 
     def done(self, message: OperationDone) -> None:
         """The consumer has done one, or the store refuses it for good."""

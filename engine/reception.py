@@ -58,7 +58,9 @@ class Reception:
                 case StatusRequest():
                     return self.document()
                 case RetryRequest():
-                    return retry(self._supervisor.records, request, in_work)
+                    body = retry(self._supervisor.records, request, in_work)
+                    self._watcher.scan_soon()
+                    return body
                 case ForgetRequest():
                     return forget(self._supervisor.records, request, in_work)
         except SluiceError as error:  # the ledger is away, or there is no such video

@@ -43,6 +43,7 @@ class RootWatcher(threading.Thread):
         self._pace = pace
         self._stopped = threading.Event()
         self._wake = threading.Event()
+        self._scan_wanted = threading.Event()
         self._state = "watching"
         self._identity: Identity | None = None  # of the root, when it was last there
         self._identities = identities
@@ -57,6 +58,11 @@ class RootWatcher(threading.Thread):
     def stop(self) -> None:
         """Have it end soon; `join` waits for that."""
         self._stopped.set()
+        self._wake.set()
+
+    def scan_soon(self) -> None:
+        """Begin a whole scan as soon as there is time for it. For any thread."""
+        self._scan_wanted.set()
         self._wake.set()
 
     def state(self) -> WatchState:
@@ -159,7 +165,8 @@ class RootWatcher(threading.Thread):
     def _look_around(self, look: Look) -> None:
         if self._hints is not None and self._hints.failure is not None:
             self._lose_hints(look)
-        if self._pace.monotonic() >= self._scan_at:
+        if self._scan_wanted.is_set() or self._pace.monotonic() >= self._scan_at:
+            self._scan_wanted.clear()  # before the scan: what is wanted while it goes on is wanted again
             self._scan(look)
         else:
             self._follow_hints(look)

@@ -49,6 +49,7 @@ from transport.messages import (
 from transport.sockets import Received
 
 AHEAD_TASKS = 2  # queued tasks for each decoder beyond which no further file is taken
+DRAIN_SECONDS = 15.0  # how long a drain waits for a store that is away; the consumer itself waits for a little less
 FEED_FILES = 100  # taken in one turn at most: the children want to be heard
 
 
@@ -81,6 +82,7 @@ class Supervisor:
         self.records = Records(config, observer, models, keep_rows=extension is None)
         rebuild_from_store(self.records.ledger, config, observer.note)
         self._operations = self.records.operations
+        self._store_away_since: float | None = None
         self._patience = LedgerPatience(self.records, config.store.retry_seconds)
 
     @property
@@ -169,7 +171,9 @@ class Supervisor:
             self._extension.turn()
         more = not self._draining and self._feed(fleet, source)
         if self.board is not None:
-            if self._draining:
+            if self._draining and self._store_is_lost():
+                self.board.stop_all(time.monotonic())  # none of it can become durable now
+            elif self._draining:
                 self.board.stop(time.monotonic())  # each time: a probe that was under way may have planned new tasks
             else:
                 self._assign(fleet, guard, self.board)
@@ -182,6 +186,12 @@ class Supervisor:
             return self._draining
         idle = self._draining or not self._operations.has_work()
         return self.board.is_done and not self._inbox and idle
+
+    def _store_is_lost(self) -> bool:
+        """Whether a drain need not wait for the store: what is not in the spool is done again by the next run."""
+        away_since = self._store_away_since
+        endless = self._extension is not None  # a run over files gives up by itself (store.retry_seconds)
+        return endless and away_since is not None and time.monotonic() - away_since > DRAIN_SECONDS
 
     def _feed(self, fleet: Fleet, source: Source) -> bool:
         """Take further files while decoders would soon be idle; False when there are no more."""
@@ -216,7 +226,7 @@ class Supervisor:
         self._observer.phase("draining")
         board = self.board
         if board is not None:
-            fleet.drain(self._take_in_drain, self._tick)
+            fleet.drain(self._take_in_drain, self._tick, self._store_is_lost)
             if fleet.engine.ready and fleet.engine.process.exitcode != 0:
                 left = "all was stored before" if board.is_done else "what was not stored before is interrupted"
                 self._observer.phase(f"{self.recovery.reason(fleet.engine)}; {left}")
@@ -287,6 +297,9 @@ class Supervisor:
                 self.recovery.heard(words)
             case EngineStats() | ConsumerStats() | DecoderStats() as stats:
                 self.peaks.see(stats)
+                if isinstance(stats, ConsumerStats):
+                    away_since = self._store_away_since or time.monotonic()
+                    self._store_away_since = away_since if stats.state.startswith("waiting") else None
             case other if self._extension is not None:
                 self._extension.heard(other)
 

@@ -82,6 +82,11 @@ class Watcher:
         """What was said of the path has been recorded, or was given up: it may be said again."""
         self._taken.pop(path, None)
 
+    def scan_soon(self) -> None:
+        """Look through all roots now: what is known of their files has changed."""
+        for watcher in self._roots:
+            watcher.scan_soon()
+
     def states(self) -> list[WatchState]:
         """How each root is doing."""
         return [watcher.state() for watcher in self._roots]

@@ -442,3 +442,13 @@ def test_stopping_ends_all_threads_even_with_full_queues(tmp_path: Path, start: 
     rig.watcher.stop()
     assert rig.ledger.closed == 1
     assert rig.watcher.states() == []
+
+
+def test_a_scan_that_is_wanted_finds_what_the_ledger_has_forgotten(tmp_path: Path, start: Start) -> None:
+    path = made(tmp_path / "a.mp4")
+    rig = start(tmp_path)
+    rig.until_arrived(path)
+    rig.until_watching()
+    del rig.ledger.rows[path]
+    rig.watcher.scan_soon()
+    rig.until_arrived(path)
