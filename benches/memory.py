@@ -79,7 +79,7 @@ class Watcher:
 
     def tick(self, board: Board | None, peaks: Peaks, rows: int) -> None:
         """Called several times a second."""
-        fleet = self.supervisor._fleet if self.supervisor is not None else None
+        fleet = self.supervisor.fleet if self.supervisor is not None else None
         if fleet is None:
             return
         for decoder in fleet.decoders:

@@ -1,7 +1,7 @@
 """What the wire costs: `python -m benches.transport [MEDIUM] [--repeat 5] [--megabytes 2000]`.
 
 A decoder's own sending (engine.producer.Decoder: headers, byte credit, beats) in one process, the engine's own
-receiving (engine.process.Ingress: a thread that returns credit) in another, over ipc. The receiver keeps nothing. Three
+receiving (engine.ingress.Ingress: a thread that returns credit) in another, over ipc. The receiver keeps nothing. Three
 loads:
 
     frames   Frame messages, uint8 [224, 224, 3], 150 kB each, of random pixels (seed 0)
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from benches.corpus import SEED, footage, import_all, libraries_for, machine
 from engine.config import Config
-from engine.process import Ingress
+from engine.ingress import Ingress
 from engine.producer import Decoder
 from engine.rundir import endpoints_in, run_directory
 from engine.worker import Endpoints, WorkerSpec

@@ -20,14 +20,14 @@ import msgspec
 from engine import notify
 from engine.children import Child
 from engine.config import Config
-from engine.errors import ConfigError, ExitCode
+from engine.errors import ConfigError, ExitCode, StartError
 from engine.files import Found
 from engine.frontdesk import FrontDesk
 from engine.ledger import ledger_path
 from engine.ledger_reader import LedgerReader
 from engine.logs import DaemonObserver
 from engine.metrics import Metrics
-from engine.presence import announce
+from engine.presence import announce, find
 from engine.reception import Reception
 from engine.reload import changes
 from engine.sandbox import name_process
@@ -183,4 +183,10 @@ def run_daemon(config: Config, reload: Callable[[], Config], debug: bool) -> Exi
     """Entry of the daemon command."""
     if not config.watch.roots:
         raise ConfigError("no-roots", "nothing is watched: set watch.roots to the directories that hold the videos")
+    if (other := find(config)) is not None:
+        raise StartError(
+            "already-running",
+            f"a daemon with process {other.pid} ({other.command}) serves {other.store}: stop it, or set another "
+            "store.path (or store.prefix) and run.state",
+        )
     return Daemon(config, reload, debug).run()

@@ -201,3 +201,23 @@ class LedgerPatience:
         self._away_since = None
         self._records.waits(None)
         return again
+
+
+class StoreAbsence:
+    """For how long the consumer has been saying that it waits for the store."""
+
+    def __init__(self, limit_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit_seconds = limit_seconds
+        self._clock = clock
+        self._since_seconds: float | None = None
+
+    def see(self, state: str) -> None:
+        """The consumer's state (ConsumerStats)."""
+        if not state.startswith("waiting"):
+            self._since_seconds = None
+        elif self._since_seconds is None:
+            self._since_seconds = self._clock()
+
+    def is_long(self) -> bool:
+        """Whether it has been away for longer than the limit."""
+        return self._since_seconds is not None and self._clock() - self._since_seconds > self._limit_seconds

@@ -4,7 +4,7 @@ Its loop: take what the children say, notice who died or stalls, write the ledge
 to idle decoders. What needs the ledger waits in an inbox while that is unavailable; children's signs of life do not.
 """
 
-import resource
+import math
 import signal
 import time
 from collections import deque
@@ -21,8 +21,9 @@ from engine.extension import Extension
 from engine.files import Found, shown
 from engine.fleet import Fleet
 from engine.guard import Guard
+from engine.host_memory import peak_rss_bytes
 from engine.rebuilding import rebuild_from_store
-from engine.records import LedgerPatience, Observer, Records, model_labels
+from engine.records import LedgerPatience, Observer, Records, StoreAbsence, model_labels
 from engine.recovery import Recovery
 from engine.report import Peaks, totals
 from engine.rundir import endpoints_in, run_directory
@@ -82,7 +83,8 @@ class Supervisor:
         self.records = Records(config, observer, models, keep_rows=extension is None)
         rebuild_from_store(self.records.ledger, config, observer.note)
         self._operations = self.records.operations
-        self._store_away_since: float | None = None
+        # A run over files gives up by itself (store.retry_seconds).
+        self._store = StoreAbsence(DRAIN_SECONDS if extension is not None else math.inf)
         self._patience = LedgerPatience(self.records, config.store.retry_seconds)
 
     @property
@@ -110,8 +112,7 @@ class Supervisor:
             signal.signal(signal.SIGTERM, previous)
             self.records.ledger.close()
             self.context.destroy(linger=0)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        self.peaks.rss_bytes["supervisor"] = peak
+        self.peaks.rss_bytes["supervisor"] = peak_rss_bytes()
         rows = self.records.rows
         return {"videos": rows, "totals": totals(rows, time.monotonic() - started, self.peaks)}
 
@@ -157,8 +158,7 @@ class Supervisor:
     def _turn(self, source: Source) -> bool:
         """One turn; False when the run is over. Safe to be called again after LedgerUnavailable at any place."""
         fleet, guard = self.fleet, self.guard
-        assert fleet is not None
-        assert guard is not None
+        assert fleet is not None and guard is not None  # noqa: PT018
         for received in fleet.poll():
             self._take(received)
         self._work_off()
@@ -171,10 +171,8 @@ class Supervisor:
             self._extension.turn()
         more = not self._draining and self._feed(fleet, source)
         if self.board is not None:
-            if self._draining and self._store_is_lost():
-                self.board.stop_all(time.monotonic())  # none of it can become durable now
-            elif self._draining:
-                self.board.stop(time.monotonic())  # each time: a probe that was under way may have planned new tasks
+            if self._draining:
+                self._stop_work(self.board)
             else:
                 self._assign(fleet, guard, self.board)
             self.records.take_finished(self.board)
@@ -187,11 +185,15 @@ class Supervisor:
         idle = self._draining or not self._operations.has_work()
         return self.board.is_done and not self._inbox and idle
 
-    def _store_is_lost(self) -> bool:
-        """Whether a drain need not wait for the store: what is not in the spool is done again by the next run."""
-        away_since = self._store_away_since
-        endless = self._extension is not None  # a run over files gives up by itself (store.retry_seconds)
-        return endless and away_since is not None and time.monotonic() - away_since > DRAIN_SECONDS
+    def _stop_work(self, board: Board) -> None:
+        """Give up what no decoder has. Called in each turn: a probe that was under way may have planned new tasks."""
+        if self._next is not None and self._extension is None:
+            board.add(self._next.path, shown(self._next.path), time.monotonic())  # it gets its row
+        self._next = None
+        if self._store.is_long():
+            board.stop_all(time.monotonic())  # none of it can become durable now
+        else:
+            board.stop(time.monotonic())
 
     def _feed(self, fleet: Fleet, source: Source) -> bool:
         """Take further files while decoders would soon be idle; False when there are no more."""
@@ -226,7 +228,7 @@ class Supervisor:
         self._observer.phase("draining")
         board = self.board
         if board is not None:
-            fleet.drain(self._take_in_drain, self._tick, self._store_is_lost)
+            fleet.drain(self._take_in_drain, self._tick, self._store.is_long)
             if fleet.engine.ready and fleet.engine.process.exitcode != 0:
                 left = "all was stored before" if board.is_done else "what was not stored before is interrupted"
                 self._observer.phase(f"{self.recovery.reason(fleet.engine)}; {left}")
@@ -262,8 +264,7 @@ class Supervisor:
     def _take(self, received: Received[Any]) -> None:
         """Take note of what can be noted at once; what needs the ledger goes to the inbox."""
         fleet, guard = self.fleet, self.guard
-        assert fleet is not None
-        assert guard is not None
+        assert fleet is not None and guard is not None  # noqa: PT018
         child = fleet.by_identity(received.sender)
         if child is None:
             return
@@ -278,8 +279,8 @@ class Supervisor:
                     self._welcome(fleet, ready)
                 if self._extension is not None:
                     self._extension.ready(child)
-            case Progress(key=key, done_seconds=done_seconds) if self.board is not None:
-                self.board.progress(key, done_seconds)
+            case Progress(key=key, done_seconds=seconds) if self.board is not None:
+                self.board.progress(key, seconds)
             case Searchable(key=key) if self.board is not None:
                 self.board.searchable(key, time.monotonic())
             case Decoded(key=key):
@@ -298,8 +299,7 @@ class Supervisor:
             case EngineStats() | ConsumerStats() | DecoderStats() as stats:
                 self.peaks.see(stats)
                 if isinstance(stats, ConsumerStats):
-                    away_since = self._store_away_since or time.monotonic()
-                    self._store_away_since = away_since if stats.state.startswith("waiting") else None
+                    self._store.see(stats.state)
             case other if self._extension is not None:
                 self._extension.heard(other)
 
@@ -336,8 +336,7 @@ class Supervisor:
 
     def _work_on(self, message: Any, board: Board) -> None:
         fleet, guard, now = self.fleet, self.guard, time.monotonic()
-        assert fleet is not None
-        assert guard is not None
+        assert fleet is not None and guard is not None  # noqa: PT018
         match message:
             case Probed(key=key, video_id=video_id):
                 path = board.path_of(key)

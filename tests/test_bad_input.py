@@ -330,7 +330,8 @@ def in_work(supervisor: Supervisor, name: str) -> VideoJob | None:
 def waiting_spans(supervisor: Supervisor, job: VideoJob) -> int:
     """Frame tasks of a video that no decoder has yet."""
     assert supervisor.board is not None
-    return sum(task.job is job and task.kind == "frames" for task in supervisor.board._queue)
+    under_way = supervisor.board.in_flight()
+    return sum(task.kind == "frames" and task not in under_way for task in job.open_tasks.values())
 
 
 class Changes:

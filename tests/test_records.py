@@ -10,7 +10,7 @@ from engine.config import Config
 from engine.errors import StartError
 from engine.files import Found
 from engine.ledger_schema import LedgerUnavailable
-from engine.records import LedgerPatience, Records
+from engine.records import LedgerPatience, Records, StoreAbsence
 from engine.videos import VideoError
 from stages.options import StoreOptions
 from tests.runs import Meddler
@@ -120,3 +120,16 @@ def test_a_video_that_moved_before_it_was_finished_tells_the_store(records: Reco
     assert records.ledger.operations.pending(10) == []
     records.begun("v", b"/new")
     assert [(each.kind, each.payload["path"]) for each in records.ledger.operations.pending(10)] == [("repath", "/new")]
+
+
+def test_an_absent_store_is_absent_since_the_first_word_of_it() -> None:
+    now = [0.0]
+    absence = StoreAbsence(2.0, clock=lambda: now[0])
+    assert not absence.is_long()
+    for now[0] in (10.0, 11.0, 12.0):
+        absence.see("waiting: store-unreachable")
+        assert not absence.is_long()
+    now[0] = 12.1
+    assert absence.is_long()
+    absence.see("writing from the spool")
+    assert not absence.is_long()

@@ -67,14 +67,12 @@ class FakeFleet:
     def replace_engine(self, suspects: Any, condemned: Any) -> None:
         self.started.append((suspects, condemned))
 
-    def late(self) -> StartError:
-        return StartError("start-timeout", "engine: not ready after 0 s; raise run.start_timeout_seconds")
-
 
 def die(recovery: Recovery, fleet: Any, words: EngineLost | None = None) -> None:
     if words is not None:
         recovery.heard(words)
-    recovery.died(fleet.engine)
+    recovery.died(fleet.engine, bear=False)
+    recovery.check(fleet.engine, endless=False)
     recovery.restart(fleet)
 
 
@@ -163,15 +161,23 @@ def test_an_engine_that_said_its_last_words_and_does_not_end_is_killed() -> None
     assert fleet.engine.killed
 
 
-def test_a_successor_that_does_not_get_ready_is_late_and_one_that_does_has_time() -> None:
-    recovery, fleet = recovery_with(start_timeout_seconds=1e-9), FakeFleet()
-    recovery.welcome(READY)
-    die(recovery, fleet)
-    with pytest.raises(StartError, match=r"run\.start_timeout_seconds"):
-        recovery.hurry(fleet)  # type: ignore[arg-type]
-    recovery.welcome(READY)
-    recovery.hurry(fleet)  # type: ignore[arg-type]
-    assert not fleet.engine.killed
+def test_a_daemon_bears_what_a_run_over_files_does_not() -> None:
+    recovery, engine = recovery_with(engine_restarts=1), FakeEngine(ExitCode.CHILD_START_FAILED)
+    for _ in range(5):
+        recovery.died(engine, bear=True)  # type: ignore[arg-type]
+        recovery.check(engine, endless=True)  # type: ignore[arg-type]
+    with pytest.raises(StartError, match="engine_restarts"):
+        recovery.check(engine, endless=False)  # type: ignore[arg-type]
+
+
+def test_only_deaths_without_a_word_and_without_progress_are_fruitless() -> None:
+    recovery, engine = recovery_with(), FakeEngine(-9)
+    recovery.died(engine, bear=False)  # type: ignore[arg-type]
+    assert not recovery.is_fruitless
+    recovery.died(engine, bear=False)  # type: ignore[arg-type]
+    assert recovery.is_fruitless
+    recovery.progress()
+    assert not recovery.is_fruitless
 
 
 # --- as processes do it -----------------------------------------------------------------------------------------------
