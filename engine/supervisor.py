@@ -92,10 +92,6 @@ class Supervisor:
         """Whether the run was asked to drain before its end."""
         return self._draining
 
-    @property
-    def _decoded(self) -> dict[bytes, Any]:
-        return self.guard.decoded if self.guard is not None else {}
-
     def run(self, files: Iterable[Found] | Source) -> dict[str, Any]:
         """Index the files; returns the report.
 

@@ -14,6 +14,7 @@ from engine.files import find_files
 from engine.report import Peaks
 from engine.supervisor import Supervisor
 from engine.tasks import Board
+from transport.messages import TaskKey
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,6 +94,11 @@ def run_supervisor(paths: Sequence[Path], settings: Sequence[str], meddler: Medd
 def is_up(supervisor: Supervisor) -> bool:
     """Whether every child is ready."""
     return supervisor.fleet is not None and all(child.ready for child in supervisor.fleet.children)
+
+
+def sent_whole(supervisor: Supervisor) -> list[set[TaskKey]]:
+    """Tasks that a decoder has sent whole and that are not durable yet, for each decoder."""
+    return list(supervisor.guard.decoded.values()) if supervisor.guard is not None else []
 
 
 def signal_child(supervisor: Supervisor, role: str, number: signal.Signals) -> bool:

@@ -28,6 +28,7 @@ from tests.runs import (
     is_up,
     run_cli,
     run_supervisor,
+    sent_whole,
     settings_for,
     signal_child,
     stored_points,
@@ -93,7 +94,7 @@ def test_what_a_killed_decoder_had_sent_and_nobody_received_is_done_again(
         if steps == ["stop"]:
             os.kill(fleet.engine.process.pid or 0, signal.SIGSTOP)
             steps.append("kill")
-        elif any(len(keys) > 1 for keys in supervisor._decoded.values()):
+        elif any(len(keys) > 1 for keys in sent_whole(supervisor)):
             fleet.decoders[0].kill()
             os.kill(fleet.engine.process.pid or 0, signal.SIGCONT)
             return True
@@ -128,7 +129,7 @@ def test_a_killed_consumer_is_replaced_and_what_it_had_not_acknowledged_is_sent_
         if fleet is None or not is_up(supervisor):
             return False
         os.kill(fleet.consumer.process.pid or 0, signal.SIGSTOP)
-        if any(supervisor._decoded.values()):
+        if any(sent_whole(supervisor)):
             fleet.consumer.kill()
             return True
         return False
@@ -188,7 +189,7 @@ class EngineKiller(Meddler):
         if len(self.specs) > self.kills:
             os.kill(consumer, signal.SIGCONT)
             return True
-        if any(supervisor._decoded.values()) and engine.spec.generation not in self.killed:
+        if any(sent_whole(supervisor)) and engine.spec.generation not in self.killed:
             self.killed.add(engine.spec.generation)
             if self.words:
                 supervisor._take(Received(engine.identity, self.words.pop(0), None, 0))
@@ -262,7 +263,7 @@ def test_an_engine_that_dies_while_the_run_is_ending_leaves_what_is_durable(
         fleet, board = supervisor.fleet, supervisor.board
         if fleet is None or board is None or not is_up(supervisor):
             return False
-        if any(supervisor._decoded.values()):  # so that not all is sent, and so durable, by then
+        if any(sent_whole(supervisor)):  # so that not all is sent, and so durable, by then
             os.kill(fleet.decoders[0].process.pid or 0, signal.SIGSTOP)
         if any(job.points for job in board.jobs.values()):
             supervisor._draining = True  # as SIGTERM does
