@@ -26,6 +26,7 @@ from transport.messages import (
     Message,
     OperationDone,
     Points,
+    Remove,
     Searchable,
     TaskDurable,
     TaskKey,
@@ -39,6 +40,7 @@ DRAIN_PATIENCE_SECONDS = 10.0  # how long a store may be away before a drain lea
 UNCOMMITTED_RESULTS = (
     1000  # above it nothing more is written: the ledger cannot be, and results stay in memory till it is
 )
+VACUUM_SECONDS = 1800.0  # at least so long between two: each holds everything else up, for seconds in a large store
 ANNOUNCED_KEYS = 10_000  # attempts that were called searchable and have not ended; some were given up and never will
 
 _decode = msgspec.msgpack.Decoder(ToConsumer).decode
@@ -88,6 +90,8 @@ class Writer:
         self._disk = Retry()
         self._disk_trouble = ""
         self._is_spool_full = False
+        self._has_removed = False
+        self._vacuum_at = clock() + VACUUM_SECONDS
         self.points = 0
 
     # --- what comes ---------------------------------------------------------------------------------------------------
@@ -122,7 +126,15 @@ class Writer:
             self._spool_queue()
         for _ in range(STEP_BATCHES):
             if not (self._access.may_try() and self._advance()):
+                self._vacuum()
                 return
+
+    def _vacuum(self) -> None:
+        """Have the store give back the room of removed points, now and then, when there is nothing else to do."""
+        is_due = self._has_removed and self._clock() >= self._vacuum_at
+        if is_due and self._access.away is None and not self._has_work():
+            self._vacuum_at = self._clock() + VACUUM_SECONDS
+            self._has_removed = not self._access.attempt(lambda store: store.optimize())
 
     def wait_seconds(self) -> float:
         """How long the caller may wait for messages; 0 while there is something to do."""
@@ -320,5 +332,6 @@ class Writer:
                 raise
             error = f"{refusal.code}: {refusal.message}"
         self._operations.popleft()
+        self._has_removed |= isinstance(operation, Remove)
         self._say(OperationDone(request=operation.request, error=error))
         return True

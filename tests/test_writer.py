@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.writer import DRAIN_PATIENCE_SECONDS
+from engine.writer import DRAIN_PATIENCE_SECONDS, VACUUM_SECONDS
 from stages.errors import StoreError, StoreUnavailable
 from tests.writer_rig import Rig, points_message, record_bytes
 from transport.messages import OperationDone, RecordVideo, Remove, Repath, TaskDurable, TaskKey
@@ -512,6 +512,21 @@ STEPS = st.one_of(
     st.tuples(st.just("turn"), st.sampled_from([0.05, 0.5, 12.0])),
     st.tuples(st.just("kill")),
 )
+
+
+def test_the_room_of_removed_points_is_given_back_now_and_then(rig: Rig) -> None:
+    rig.points("a", 1)
+    rig.turns()
+    rig.turns(2, VACUUM_SECONDS)
+    assert rig.store.vacuums == 0, "nothing was removed"
+    for request in (1, 2, 3):
+        rig.operate(Remove(request=request, video_id="a"))
+        rig.turns()
+    assert rig.store.vacuums == 1
+    rig.turns(2, VACUUM_SECONDS)
+    assert rig.store.vacuums == 2
+    rig.turns(5, VACUUM_SECONDS)
+    assert rig.store.vacuums == 2, "nothing was removed since"
 
 
 class Model:

@@ -30,6 +30,7 @@ class FakeStore:
         self.failure: StoreError | None = None
         self.calls = 0
         self.upserts: list[int] = []  # points in each
+        self.vacuums = 0
         self.is_closed = False
 
     def go_away(self) -> None:
@@ -73,6 +74,7 @@ class FakeStore:
 
     def optimize(self) -> None:
         self._answer()
+        self.vacuums += 1
 
     def close(self) -> None:
         self.is_closed = True
