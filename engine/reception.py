@@ -124,9 +124,10 @@ class Reception:
 
 
 def _root_state(state: WatchState) -> RootState:
+    how = "polling" if state.polled else "watching"
     return RootState(
         path=state.path,
-        state="polling" if state.polled and state.state == "watching" else state.state,
+        state=how if state.state == "watching" else f"waiting: {state.state}",
         files=state.files,
         settling=state.settling,
         scanned_seconds_ago=state.scanned_seconds_ago,

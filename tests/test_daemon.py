@@ -79,7 +79,7 @@ def test_points_of_deleted_files_are_removed_where_that_is_wanted_but_not_with_t
         process.until(lambda: paths_found(process) == {str(root / "b.mp4")})
         root.rename(tmp_path / "away")
         root.mkdir()
-        process.until(lambda: process.status()["roots"][0]["state"].startswith("lost"))
+        process.until(lambda: process.status()["roots"][0]["state"].startswith("waiting: lost"))
         root.rmdir()
         (tmp_path / "away").rename(root)
         make_video(root / "c.mp4", seconds=5)  # so that it has looked when this one is found
