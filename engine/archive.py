@@ -5,6 +5,7 @@ of the same content takes its place; when there is none, the points are stale.
 """
 
 import os
+from collections.abc import Callable
 from typing import Literal
 
 from engine.files import shown
@@ -19,9 +20,10 @@ class Archive:
         self._ledger = ledger
         self._operations = operations
         self.on_delete = on_delete
+        self.in_work: Callable[[], frozenset[str]] = frozenset  # content that is being indexed now: never removed
 
-    def holds(self, path: bytes, stat: os.stat_result, video_id: str, in_work: frozenset[str] = frozenset()) -> None:
-        """This file shows this content, which is indexed. in_work: content that is being indexed now.
+    def holds(self, path: bytes, stat: os.stat_result, video_id: str) -> None:
+        """This file shows this content, which is indexed.
 
         Its history follows (seen, moved, copied, changed), the path of record, and the end of what lay here before.
         """
@@ -31,7 +33,7 @@ class Archive:
             if home is not None and home != path and not self._still_shows(home, video_id):
                 self._move_record(video_id, path)
             for old in self._ledger.videos.at(path):
-                if old != video_id and old not in in_work:
+                if old != video_id and old not in self.in_work():
                     self._leave(old, path)
 
     def gone(self, path: bytes) -> None:
@@ -44,6 +46,12 @@ class Archive:
             if others:
                 self._move_record(video_id, others[0])
             elif self.on_delete == "remove":
+                self.forget(video_id)
+
+    def vanished(self, video_id: str) -> None:
+        """Its file went away before it was wholly indexed: what there is of it has the fate of deleted files."""
+        with self._ledger.transaction():
+            if self.on_delete == "remove" and not self._ledger.files.paths_of(video_id):
                 self.forget(video_id)
 
     def forget(self, video_id: str) -> None:

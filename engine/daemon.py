@@ -61,6 +61,7 @@ class Daemon:
         )
         self.supervisor = Supervisor(daemon_config, self._observer, debug, extension=self)
         self.supervisor.records.on_settled = self._watcher.settled
+        self.supervisor.records.on_passing = self._watcher.scan_soon
         self._reception: Reception | None = None
 
     def _known(self) -> LedgerReader:

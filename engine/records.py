@@ -64,6 +64,7 @@ class Records:
         self.rows: list[dict[str, Any]] = []
         self.tally = Tally()
         self.on_settled: Callable[[bytes], None] = lambda path: None  # told of each file that is done with
+        self.on_passing: Callable[[], None] = lambda: None  # told when one of them is to be tried again by itself
         self.ledger = Ledger(ledger_path(config), self._fingerprint)
         self.operations = Operations(self.ledger)
         self.archive = Archive(self.ledger, self.operations, config.watch.on_delete)
@@ -134,12 +135,14 @@ class Records:
             if stat is not None and job.media is not None and (stat.st_size, stat.st_mtime_ns) != job.marks:
                 job.changed()
             row = video_row(job)
-            self._record(job, row, board)
+            self._record(job, row)
             board.finished.popleft()
             self.tally.add(job)
             self._finish(job.path, row)
+            if job.is_passing:
+                self.on_passing()
 
-    def _record(self, job: VideoJob, row: dict[str, Any], board: Board) -> None:
+    def _record(self, job: VideoJob, row: dict[str, Any]) -> None:
         """Into the ledger: what is durable, and what failed and why, unless it is to be tried again by itself."""
         stat = stat_of(job.path)
         if job.is_passing or stat is None:
@@ -154,13 +157,17 @@ class Records:
             assert job.video_id is not None
             if job.status in ("indexed", "partial"):
                 self._indexed(job.video_id, job, row)
-            self.archive.holds(job.path, stat, job.video_id, board.content_in_work)
+            self.archive.holds(job.path, stat, job.video_id)
 
     def _record_vanished(self, job: VideoJob, row: dict[str, Any]) -> None:
-        """It went away after it was read: its content is indexed all the same."""
-        if job.error is None and job.video_id is not None and job.status in ("indexed", "partial"):
+        """It went away after it was read, and its content is indexed all the same; or while it was read."""
+        if job.video_id is None:
+            return
+        if job.error is None and job.status in ("indexed", "partial"):
             with self.ledger.transaction():
                 self._indexed(job.video_id, job, row)
+        elif job.error is not None and stat_of(job.path) is None:
+            self.archive.vanished(job.video_id)
 
     def _indexed(self, video_id: str, job: VideoJob, row: dict[str, Any]) -> None:
         self.ledger.record_video(video_id, job.path, row)

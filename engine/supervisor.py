@@ -310,9 +310,9 @@ class Supervisor:
         self.recovery.welcome(ready)
         fleet.engine_is_ready(ready)
         if self.board is None:
-            ledger = self.records.ledger
-            again = self._extension is None  # a run over files that somebody named is a wish to try again
-            self.board = Board(self._config, ready.frame_format, ledger.known_video, ledger.tasks, again)
+            again, ledger = self._extension is None, self.records.ledger  # who names files wishes them tried again
+            board = self.board = Board(self._config, ready.frame_format, ledger.known_video, ledger.tasks, again)
+            self.records.archive.in_work = lambda: board.content_in_work
         count = self._config.decoder_processes
         untrained = ", ".join(info.role for info in ready.models if info.untrained)
         note = f" (UNTRAINED: {untrained})" if untrained else ""

@@ -36,10 +36,10 @@ class Shelf:
         self.holds(name, video_id)
         return path
 
-    def holds(self, name: str, video_id: str = OLD, in_work: frozenset[str] = frozenset()) -> None:
+    def holds(self, name: str, video_id: str = OLD) -> None:
         stat = stat_of(self.path(name))
         assert stat is not None
-        self.archive.holds(self.path(name), stat, video_id, in_work)
+        self.archive.holds(self.path(name), stat, video_id)
 
     def told(self) -> list[tuple[str, str, Any]]:
         """What the store has to be told."""
@@ -143,7 +143,8 @@ def test_content_that_is_being_indexed_elsewhere_is_not_removed(shelf: Shelf) ->
     shelf.indexed("a")
     shelf.write("a", "something else")
     shelf.ledger.videos.begin(NEW, shelf.path("a"))
-    shelf.holds("a", NEW, in_work=frozenset({OLD}))
+    shelf.archive.in_work = lambda: frozenset({OLD})
+    shelf.holds("a", NEW)
     assert shelf.told() == []
 
 
@@ -167,3 +168,21 @@ def test_forgetting_removes_points_and_keeps_the_file_known(shelf: Shelf) -> Non
     shelf.archive.forget(OLD)
     assert shelf.told() == [("remove", OLD, None)]
     assert shelf.ledger.files.find(path) is not None
+
+
+def test_what_there_is_of_a_file_that_vanished_in_work_has_the_fate_of_deleted_files(shelf: Shelf) -> None:
+    shelf.ledger.videos.begin(OLD, shelf.path("a"))
+    shelf.archive.vanished(OLD)
+    assert shelf.told() == []
+    shelf.archive.on_delete = "remove"
+    shelf.archive.vanished(OLD)
+    assert shelf.told() == [("remove", OLD, None)]
+
+
+def test_a_copy_of_a_file_that_vanished_in_work_keeps_what_there_is(shelf: Shelf) -> None:
+    shelf.archive.on_delete = "remove"
+    shelf.write("b")
+    shelf.ledger.videos.begin(OLD, shelf.path("a"))
+    shelf.holds("b")
+    shelf.archive.vanished(OLD)
+    assert all(kind != "remove" for kind, _, _ in shelf.told())
