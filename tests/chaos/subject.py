@@ -215,8 +215,9 @@ class DaemonSubject(Subject):
         return self._idle
 
     def unknown_files(self) -> list[Path]:
-        """Files in its directory that the ledger does not know as they are."""
-        files = [path for path in self.directory.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        """Media in its directory that the ledger does not know as they are."""
+        endings = {f".{ending}" for ending in self._config.run.extensions}
+        files = [path for path in self.directory.rglob("[!.]*") if path.suffix in endings]
         try:
             with closing(LedgerReader(ledger_path(self._config))) as ledger:
                 return [path for path in files if not _is_known(ledger, path)]

@@ -15,7 +15,6 @@ from tests.chaos.videos import Workload
 from tests.chaos.witness import Sighting, testify
 from tests.runs import settings_for
 
-FINISH_SECONDS = 3600.0
 # Small spans are many tasks. Kills from outside accuse no file and no item, so none may be given up for them.
 SETTINGS = (
     "decode.span_seconds=5", "decode.fps=2", "decode.processes=2", "run.attempts=1000", "run.engine_restarts=1000",
@@ -34,6 +33,7 @@ class Trial:
     sources: list[Path]
     make: MakeSubject = IngestSubject
     more: Sequence[str] = ()  # settings
+    finish_seconds: float = 3600.0  # to do what is left, and again for the undisturbed run
     workload: Workload = field(init=False)
     subject: Subject = field(init=False)
     sightings: list[Sighting] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Trial:
         Raises:
             Surprised, TimeoutError: it does not come to its end.
         """
-        self.subject.stop(FINISH_SECONDS)
+        self.subject.stop(self.finish_seconds)
         found, reference = stored(self.subject), self.reference()
         return [
             *differences(reference, found),
@@ -87,7 +87,7 @@ class Trial:
         undisturbed = self._subject("undisturbed", ())
         undisturbed.ensure_running()
         try:
-            undisturbed.stop(FINISH_SECONDS)
+            undisturbed.stop(self.finish_seconds)
         finally:
             undisturbed.close()
         return stored(undisturbed)
