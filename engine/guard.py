@@ -6,6 +6,7 @@ once. A run over files gives up on what cannot be mended; the daemon (`endless`)
 What the board must be told of a death stays on a list here until the board has taken it: its book may be unavailable.
 """
 
+import math
 import random
 import signal
 import time
@@ -21,11 +22,14 @@ from engine.fleet import Fleet, Patience
 from engine.recovery import LAST_WORDS_SECONDS, Recovery
 from engine.status import ProcessState
 from engine.tasks import Board
-from transport.messages import ConsumerReplaced, Drain, TaskKey
+from transport.messages import Abort, ConsumerReplaced, Drain, TaskKey
 from transport.sockets import Received
 
 HEAR_OUT_MS = 20  # for what lies in our socket when the engine is dead
-SILENT = "said nothing for too long and was killed (run.engine_stall_seconds)"
+TURN_SECONDS = 1.0  # of silence between two looks, at most: while a disk held us up, or SIGSTOP, nobody was heard
+STALLED = "{} made no progress for {:.0f} s and was killed (run.stall_seconds)"
+SILENT = "the {} said nothing for too long and was killed (run.engine_stall_seconds)"
+LATE = "{} was not ready in time and was killed (run.start_timeout_seconds)"
 
 
 class Guard:
@@ -39,9 +43,11 @@ class Guard:
         take: Callable[[Received[Any]], None],
         tell: Callable[[str, str], None],
         endless: bool,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """take: gets messages that arrive while an engine's last words are waited for. tell: gets the
-        role of a child that is gone and is replaced, and words for people.
+        role of a child that is gone and is replaced, and words for people. chance: numbers of [0, 1], for delays.
         """
         self._config = config
         self._fleet = fleet
@@ -49,16 +55,20 @@ class Guard:
         self._take = take
         self._tell = tell
         self._endless = endless
+        self._clock = clock
+        self._chance = chance
+        self._looked_at = clock()
+        self._listened_seconds = 0.0  # the clock of silence: goes on while we listen
         self._assigned: dict[bytes, TaskKey] = {}  # by decoder identity
         self.decoded: dict[bytes, set[TaskKey]] = {}  # by decoder: sent whole, and not durable yet
-        self._beats: dict[bytes, float] = {}
-        self._begun: dict[bytes, float] = {}  # since when a child has had what it needs to get ready
+        self._heard_of: list[TaskKey] = []  # since the last look: sent whole, or durable, perhaps in part
+        self._beats: dict[bytes, float] = {}  # by identity, as the next one
+        self._killed: dict[bytes, str] = {}  # by us, and why; not collected yet
         self._backoffs: dict[str, Backoff] = {}
         self._due: dict[str, float] = {}  # by name: when its successor is started
         self._losses: deque[tuple[TaskKey, str, bool]] = deque()  # the board is still to be told of them
         self._engine_gone: str | None = None  # … and of this
-        self._was_ready: set[str] = set()  # names of children of which one was ready once
-        self._silent_engine = False
+        self._was_ready: set[str] = set()  # roles of which a child was ready once
         self._consumer_deaths = 0  # since the last task that became durable
         self.restarts: Counter[str] = Counter()  # by name
         self._was_solo = False  # when the engine died
@@ -67,24 +77,27 @@ class Guard:
     # --- what is heard ------------------------------------------------------------------------------------------------
 
     def heard(self, child: Child) -> None:
-        """It is alive."""
-        self._beats[child.identity] = time.monotonic()
+        """It is alive, or was until now."""
+        if not self._is_buried(child):
+            self._beats[child.identity] = self._listened_seconds
 
     def ready(self, child: Child) -> None:
         """It can take work; a consumer that took another's place gets what that one had not acknowledged."""
-        child.ready = True
-        if child.spec.role == "consumer" and child.name in self._was_ready:
+        role = child.spec.role
+        if role == "consumer" and role in self._was_ready and not child.ready:
             self._fleet.send(self._fleet.engine, ConsumerReplaced())
-        self._was_ready.add(child.name)
+        child.ready = True
+        self._was_ready.add(role)
 
     def assign(self, decoder: Child, key: TaskKey) -> None:
         """It was given this task."""
         self._assigned[decoder.identity] = key
-        self._beats[decoder.identity] = time.monotonic()
+        self._beats[decoder.identity] = self._listened_seconds
 
     def is_idle(self, decoder: Child) -> bool:
         """Whether it can be given a task."""
-        return decoder.ready and decoder.is_alive and decoder.identity not in self._assigned
+        is_well = decoder.ready and decoder.is_alive and decoder.identity not in self._killed
+        return is_well and decoder.identity not in self._assigned
 
     def free(self, identity: bytes) -> None:
         """It has no task any more."""
@@ -93,12 +106,14 @@ class Guard:
     def sent_whole(self, identity: bytes, key: TaskKey) -> None:
         """A decoder has given all of a task to its socket."""
         self.free(identity)
-        self.decoded.setdefault(identity, set()).add(key)
+        child = self._fleet.by_identity(identity)
+        if child is not None and not self._is_buried(child):  # of one that is, it is lost already
+            self.decoded.setdefault(identity, set()).add(key)
+            self._heard_of.append(key)
 
     def durable(self, key: TaskKey) -> None:
-        """A task is done: nothing of it can be lost any more."""
-        for keys in self.decoded.values():
-            keys.discard(key)
+        """A task, or a section of it, is done."""
+        self._heard_of.append(key)
         self._consumer_deaths = 0
         self.solo = False
 
@@ -110,107 +125,130 @@ class Guard:
         Raises:
             SluiceError: a component could not start or go on. LedgerUnavailable: call again.
         """
+        self._pass_time()
+        if board is not None:
+            self._forget_settled(board)
         self._watch_consumer()
-        if not self._watch_engine(board, ending):
+        if not self._watch_engine(ending):
             return False
-        self._watch_decoders(board, ending)
-        self._tell_board(board)
+        self._watch_decoders(ending)
+        self.tell(board)
         return True
 
-    def _tell_board(self, board: Board | None) -> None:
-        now = time.monotonic()
+    def tell(self, board: Board | None) -> None:
+        """Tell the board of what was lost. Raises LedgerUnavailable: call again."""
+        now = self._clock()
         while self._losses and board is not None:
             key, reason, strange = self._losses[0]
-            abort = board.decoder_lost(key, reason, now, strange)
+            board.decoder_lost(key, reason, now, strange)
             self._losses.popleft()
-            if abort is not None:
-                self._fleet.send(self._fleet.engine, abort)
+            # Even of a task that another attempt has settled: the engine would wait for the end of this one for ever.
+            self._fleet.send(self._fleet.engine, Abort(key=key))
         if self._engine_gone is not None and board is not None:
             if board.engine_lost(self._engine_gone, now, accuse=self._was_solo):
                 self._recovery.progress()
                 self.solo = False
             self._engine_gone = None
 
+    def _pass_time(self) -> None:
+        now = self._clock()
+        self._listened_seconds += min(now - self._looked_at, TURN_SECONDS)
+        self._looked_at = now
+
+    def _forget_settled(self, board: Board) -> None:
+        """Of a task that the board has no more, nothing can be lost. A section that is durable is not its task."""
+        for key in self._heard_of:
+            if board.path_of(key) is None:
+                for keys in self.decoded.values():
+                    keys.discard(key)
+        self._heard_of.clear()
+
     def _silent_seconds(self, child: Child) -> float:
-        now = time.monotonic()
-        return now - self._beats.setdefault(child.identity, now)
+        return self._listened_seconds - self._beats.setdefault(child.identity, self._listened_seconds)
 
-    def _starting_seconds(self, child: Child) -> float:
-        now = time.monotonic()
-        return now - self._begun.setdefault(child.identity, now)
+    def _hurry(self, child: Child, limit_seconds: float, words: str) -> None:
+        """Kill one that has been silent for too long. Of one that starts, a run over files is told: it ends then.
 
-    def _is_late(self, child: Child) -> bool:
-        """Whether it should have been ready by now; a run over files ends then."""
-        late = not child.ready and self._starting_seconds(child) > self._config.run.start_timeout_seconds
-        if late and not self._endless:
-            raise self._fleet.late()
-        return late
-
-    def _delay(self, child: Child) -> float:
+        While it starts, a child may load models for minutes without a word; one that waits for the store says so.
+        """
         run = self._config.run
-        longest = run.backoff_max_seconds
-        backoff = self._backoffs.setdefault(
-            child.name,
-            Backoff(run.backoff_seconds, longest, forget_after_seconds=longest, chance=random.random),
-        )
-        return backoff.died(time.monotonic())
+        silent = self._silent_seconds(child)
+        if child.ready and silent > limit_seconds:
+            self._kill(child, words.format(child.name, silent))
+        elif not child.ready and silent > run.start_timeout_seconds:
+            if not self._endless:
+                raise self._fleet.late()
+            self._kill(child, LATE.format(child.name))
+
+    def _kill(self, child: Child, reason: str) -> None:
+        """It is replaced when it is gone: one that hangs in the system may take its time, and nobody waits for it."""
+        if child.identity not in self._killed:
+            self._killed[child.identity] = reason
+            child.kill()
+
+    def _is_buried(self, child: Child) -> bool:
+        """Whether its death is known; its last messages may come after that."""
+        names = {child.name, self._fleet.engine.name} if child.spec.role == "decoder" else {child.name}
+        return not names.isdisjoint(self._due)
 
     def _bury(self, child: Child, reason: str) -> None:
         """Say that it is gone, and when its successor comes."""
-        delay = self._delay(child)
-        self._due[child.name] = time.monotonic() + delay
-        self._beats.pop(child.identity, None)
-        self._begun.pop(child.identity, None)
+        first, longest = self._config.run.backoff_seconds, self._config.run.backoff_max_seconds
+        backoff = self._backoffs.setdefault(child.name, Backoff(first, longest, longest, self._chance))
+        delay = backoff.died(self._clock())
+        self._due[child.name] = self._clock() + delay
+        self._forget(child)
         self.restarts[child.name] += 1
-        when = "at once" if delay == 0.0 else f"in {delay:.0f} s"
-        what = "restarting the engine" if child.spec.role == "engine" else f"{child.name} is started again {when}"
-        self._tell(
-            child.spec.role, f"{what}: {reason}" + (f"; {when}" if child.spec.role == "engine" and delay else "")
-        )
+        when = f"in {delay:.0f} s" if delay else "at once"
+        if child.spec.role == "engine":
+            self._tell("engine", f"restarting the engine: {reason}" + (f"; {when}" if delay else ""))
+        else:
+            self._tell(child.spec.role, f"{child.name} is started again {when}: {reason}")
 
-    def _is_due(self, child: Child) -> bool:
-        return time.monotonic() >= self._due.get(child.name, 0.0)
+    def _forget(self, *children: Child) -> None:
+        for child in children:
+            for known in (self._beats, self._killed, self._assigned, self.decoded):
+                known.pop(child.identity, None)
+
+    def _comes_back(self, child: Child) -> bool:
+        """Whether it is time for the successor of one that is dead."""
+        is_due = self._clock() >= self._due[child.name]
+        if is_due:
+            del self._due[child.name]
+        return is_due
 
     # --- decoders -----------------------------------------------------------------------------------------------------
 
-    def _watch_decoders(self, board: Board | None, ending: bool) -> None:
-        if self._fleet.engine.name in self._due:
-            return  # they start with the engine
+    def _watch_decoders(self, ending: bool) -> None:
+        engine = self._fleet.engine
+        if engine.name in self._due or not engine.is_alive:
+            return  # they end and start with the engine
         for decoder in list(self._fleet.decoders):
             if decoder.name in self._due:
-                if not ending and self._is_due(decoder):
-                    del self._due[decoder.name]
+                if not ending and self._comes_back(decoder):
                     self._fleet.replace_decoder(decoder)
-            elif not decoder.is_alive:
-                if not (ending and decoder.process.exitcode == 0):  # in order: its last words come
-                    self._lose(decoder, decoder.last_words(), self._was_killed(decoder))
-            elif decoder.identity in self._assigned and self._silent_seconds(decoder) > self._config.run.stall_seconds:
-                silent = self._silent_seconds(decoder)
-                reason = f"{decoder.name} made no progress for {silent:.0f} s and was killed (run.stall_seconds)"
-                decoder.kill()
-                self._lose(decoder, reason, strange=False)
-            elif self._is_late(decoder):
-                self._lose(decoder, f"{decoder.name} was not ready in time (run.start_timeout_seconds)", strange=False)
+            elif decoder.is_alive:
+                is_busy = decoder.identity in self._assigned
+                self._hurry(decoder, self._config.run.stall_seconds if is_busy else math.inf, STALLED)
+            elif not (ending and decoder.process.exitcode == 0):  # in order: its last words come
+                self._lose(decoder)
 
-    def _was_killed(self, child: Child) -> bool:
-        """By SIGKILL, and not by us."""
-        return child.process.exitcode == -signal.SIGKILL
-
-    def _lose(self, decoder: Child, reason: str, strange: bool) -> None:
-        key = self._assigned.pop(decoder.identity, None)
+    def _lose(self, decoder: Child) -> None:
         self._refuse_hopeless(decoder)
+        reason = self._killed.get(decoder.identity)
+        strange = reason is None and decoder.process.exitcode == -signal.SIGKILL
+        reason = reason or decoder.last_words()
         # What it had sent whole may still have lain in its own socket, and died with it: that is done again, too.
-        lost = self.decoded.pop(decoder.identity, set())
-        self._losses.extend((each, reason, True) for each in sorted(lost))
-        if key is not None:
-            self._losses.append((key, reason, strange))
+        self._losses.extend((each, reason, True) for each in sorted(self.decoded.get(decoder.identity, ())))
+        if decoder.identity in self._assigned:
+            self._losses.append((self._assigned[decoder.identity], reason, strange))
         self._fleet.end(decoder)
         self._bury(decoder, reason)
 
     def _refuse_hopeless(self, child: Child) -> None:
         """Raises when a child ended by itself before one like it was ever ready: a successor would do the same."""
         code = child.process.exitcode
-        if child.name not in self._was_ready and code is not None and code >= 0:
+        if child.spec.role not in self._was_ready and code is not None and code >= 0:
             raise child.failure()
 
     # --- the consumer -------------------------------------------------------------------------------------------------
@@ -218,65 +256,56 @@ class Guard:
     def _watch_consumer(self) -> None:
         consumer = self._fleet.consumer
         if consumer.name in self._due:
-            if self._is_due(consumer):
-                del self._due[consumer.name]
+            if self._comes_back(consumer):
                 self._fleet.replace_consumer()
-            return
-        if consumer.is_alive:
-            stalled = consumer.ready and self._silent_seconds(consumer) > self._config.run.engine_stall_seconds
-            if not stalled:
-                return
-        silent = consumer.is_alive
-        self._fleet.end(consumer)
+        elif consumer.is_alive:
+            self._hurry(consumer, self._config.run.engine_stall_seconds, SILENT)
+        else:
+            self._consumer_died(consumer)
+
+    def _consumer_died(self, consumer: Child) -> None:
         self._refuse_hopeless(consumer)
         self._consumer_deaths += 1
         named = consumer.process.exitcode in (ExitCode.STORE_LOST, ExitCode.CHILD_START_FAILED)
         if not self._endless and (named or self._consumer_deaths > self._config.run.engine_restarts):
             raise consumer.failure()
-        self._bury(consumer, f"the consumer {SILENT}" if silent else consumer.last_words())
+        reason = self._killed.get(consumer.identity) or consumer.last_words()
+        self._fleet.end(consumer)
+        self._bury(consumer, reason)
 
     # --- the engine ---------------------------------------------------------------------------------------------------
 
-    def _watch_engine(self, board: Board | None, ending: bool) -> bool:
+    def _watch_engine(self, ending: bool) -> bool:
         engine = self._fleet.engine
         if engine.name in self._due:
-            if not ending and self._is_due(engine) and self._engine_gone is None:
-                del self._due[engine.name]
+            if not ending and self._engine_gone is None and self._comes_back(engine):
                 self._recovery.restart(self._fleet)
                 self._due = {name: due for name, due in self._due.items() if not name.startswith("decoder")}
             return not ending
         if engine.is_alive:
-            self._hurry(engine)
+            self._hurry(engine, self._config.run.engine_stall_seconds, SILENT)
+            self._recovery.hurry(self._fleet)
             return True
-        return self._engine_died(engine, board, ending)
-
-    def _hurry(self, engine: Child) -> None:
-        if engine.ready and self._silent_seconds(engine) > self._config.run.engine_stall_seconds:
-            self._silent_engine = True
-            engine.kill()
-        elif self._is_late(engine):
-            engine.kill()
-        self._recovery.hurry(self._fleet)
-
-    def _engine_died(self, engine: Child, board: Board | None, ending: bool) -> bool:
         for decoder in self._fleet.decoders:
             decoder.kill()
+        if any(decoder.is_alive for decoder in self._fleet.decoders):
+            return True  # in a moment
+        return self._engine_died(engine, ending)
+
+    def _engine_died(self, engine: Child, ending: bool) -> bool:
         self._hear_out()
         self._refuse_hopeless(engine)
         self._recovery.died(engine, bear=self._endless)
         if ending:
             return False
         self._recovery.check(engine, endless=self._endless)
-        reason = f"the engine {SILENT}" if self._silent_engine else self._recovery.reason(engine)
-        self._silent_engine = False
+        reason = self._killed.get(engine.identity) or self._recovery.reason(engine)
         self._was_solo, self.solo = self.solo, self._recovery.is_fruitless
-        self._assigned.clear()
-        self.decoded.clear()
         self._losses.clear()  # all of it is done again
         self._engine_gone = reason
         self._fleet.end(engine, *self._fleet.decoders)
+        self._forget(*self._fleet.decoders)
         self._bury(engine, reason)
-        self._tell_board(board)
         return True
 
     def _hear_out(self) -> None:
@@ -296,7 +325,7 @@ class Guard:
 
     def _state(self, child: Child) -> ProcessState:
         if child.name in self._due:
-            wait = max(0.0, self._due[child.name] - time.monotonic())
+            wait = max(0.0, self._due[child.name] - self._clock())
             state = f"waiting: it died, and is started again in {wait:.0f} s"
         elif not child.is_alive:
             state = "ended"
