@@ -44,17 +44,17 @@ GUESSED_LENGTHS = {"aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "loas",
 
 # Decoders whose output depends on little more than the packet in hand: after a seek they soon give what they would
 # have given without. pcm_* as well.
-FORGETFUL = {"alac", "flac", "mp1", "mp2", "mp3", "vorbis"}
+FORGETFUL = {"alac", "flac", "vorbis"}
 # These never forget: AAC and AC-3 fill up what was left out with noise from a generator that runs through the whole
-# track, Opus predicts from what went before. So every RENEWAL_SECONDS of the track a fresh decoder takes over, whose
-# output depends on nothing but the packets from PRIMERS before that moment on.
-RENEWED = {"aac", "ac3", "eac3", "opus"}
+# track, MPEG audio is dithered, Opus predicts from what went before. So every RENEWAL_SECONDS of the track a fresh
+# decoder takes over, whose output depends on nothing but the packets from PRIMERS before that moment on.
+RENEWED = {"aac", "ac3", "eac3", "mp1", "mp2", "mp3", "opus"}
 RENEWAL_SECONDS = 30
 PRIMERS = 32  # packets: 0.7 s of AAC, 80 ms of Opus in its shortest frames, which is what its RFC 7845 asks for
 PREROLL_SECONDS = 10.0  # read before a renewal that is to be repeated: PRIMERS of the longest packets, 120 ms, are 4 s
 # In these, FFmpeg seeks by reading on from the last place in the index, in one call that shows no sign of life.
 SEEKS_BY_INDEX = ("matroska", "flv")
-INDEX_STEP_SECONDS = 60.0  # the index may be so coarse
+INDEX_STEP_SECONDS = 30.0  # the index may be so coarse
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,8 @@ class SoundTrack:
             start_seconds = block.start_seconds if isinstance(block, SoundBlock) else None
             if start_seconds is not None and start_seconds >= anchor.start_seconds:
                 break
-            beat(start_seconds or 0.0)
+            if start_seconds is not None:
+                beat(start_seconds)
         else:
             return None
         if start_seconds != anchor.start_seconds or not self._decoder.repeatable:
@@ -244,7 +245,7 @@ class SoundDecoder:
         self._context: AudioCodecContext = stream.codec_context
         self._renewed = name in RENEWED
         self._stated = True  # the stream's header describes all of it
-        self._recent: deque["Packet[AvAudioStream]"] = deque(maxlen=PRIMERS)
+        self._recent: deque[Packet[AvAudioStream]] = deque(maxlen=PRIMERS)
         self._period: int | None = None
         # Whether what comes next would come after a seek, too.
         self.repeatable = self._renewed or name in FORGETFUL or name.startswith("pcm_")

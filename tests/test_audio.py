@@ -1,5 +1,6 @@
 """Sound as a stream: resampling, mixing, times, holes, damage."""
 
+import math
 import os
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 
 from stages import audio
 from stages.audio import SAMPLE_RATE, AudioChunk, StreamingResampler, read_audio, to_mono
+from stages.checkpoints import SETTLING_SECONDS
 from stages.errors import MediaError
 from stages.options import DecodeOptions
 from stages.resample import make_resampler
-from stages.timeline import Fault, GapMerger, Samples, SoundBlock, SoundTimeline
+from stages.timeline import Fault, GapMerger, RepeatableResampler, Samples, SoundBlock, SoundTimeline
 from stages.torchaudio_shim import import_torchaudio
 from tests.audio_factory import info, tone, write_sound
 from transport.messages import Gap
@@ -63,6 +65,26 @@ def test_resampled_pieces_equal_the_resampled_whole(
     whole = import_torchaudio().transforms.Resample(rate, SAMPLE_RATE)(torch.from_numpy(signal)).numpy()
     assert streamed.shape == whole.shape
     np.testing.assert_allclose(streamed, whole, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rate=st.sampled_from([16_000, 8_000, 44_100, 48_000]), skipped=st.integers(0, 300_000), size=st.integers(1, 9_000)
+)
+def test_a_resampler_that_skips_is_right_a_second_and_a_filter_later(rate: int, skipped: int, size: int) -> None:
+    signal = np.random.default_rng(size).uniform(-1, 1, skipped + 3 * rate).astype(np.float32)
+    through, later = make_resampler(rate), make_resampler(rate)
+    assert isinstance(through, RepeatableResampler)
+    assert isinstance(later, RepeatableResampler)
+    before = len(through.push(signal[:skipped]))
+    later.skip(skipped)
+    assert len(later.held_back()) == len(through.held_back())
+    pieces = [signal[begin : begin + size] for begin in range(skipped, len(signal), size)]
+    whole = np.concatenate([*(through.push(piece) for piece in pieces), through.finish()])
+    part = np.concatenate([*(later.push(piece) for piece in pieces), later.finish()])
+    wrong = math.ceil((skipped / rate + SETTLING_SECONDS) * SAMPLE_RATE) - before
+    assert len(whole) == len(part)
+    np.testing.assert_array_equal(part[wrong:], whole[wrong:])
 
 
 @pytest.mark.parametrize("rate", [7_999, 44_056, 44_099])

@@ -8,6 +8,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import faster_whisper.vad as reference
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,15 @@ from stages.audio import AudioChunk, read_audio
 from stages.errors import ModelError
 from stages.media import probe
 from stages.options import DecodeOptions, SpeechOptions
-from stages.vad import CHUNK_SAMPLES, Samples, Segment, SpeechSegmenter, VoiceActivityDetector, silero_path
+from stages.vad import (
+    CHUNK_SAMPLES,
+    Samples,
+    Segment,
+    SegmenterState,
+    SpeechSegmenter,
+    VoiceActivityDetector,
+    silero_path,
+)
 
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
 JFK = MEDIA / "jfk-inaugural-speech_over-coffee-pour_hevc-main10-ac3.ts"
@@ -62,6 +71,21 @@ def test_the_stream_gives_the_probabilities_of_the_whole(
 def test_long_pushes_are_run_in_parts_with_the_same_result(detector: VoiceActivityDetector) -> None:
     signal = noise(12 * 16_000)
     np.testing.assert_allclose(detect(detector, signal, [len(signal)]), expected(signal), atol=1e-4)
+
+
+@settings(max_examples=10, deadline=None)
+@given(length=st.integers(600, 30_000), percent=st.integers(0, 100))
+def test_a_detector_goes_on_where_another_stood(detector: VoiceActivityDetector, length: int, percent: int) -> None:
+    """Whatever it heard in between; of the sound before it needs what follows the chunk before the last whole one."""
+    signal = noise(length)
+    cut = length * percent // 100
+    detector.reset()
+    detector.push(signal[:cut])
+    memory, expected = detector.memory(), detector.push(signal[cut:])
+    detector.push(noise(9_999))
+    detector.reset()
+    detector.restore(memory, signal[max(0, cut // CHUNK_SAMPLES - 1) * CHUNK_SAMPLES : cut])
+    assert detector.push(signal[cut:]) == expected
 
 
 def test_reset_forgets(detector: VoiceActivityDetector) -> None:
@@ -155,6 +179,20 @@ def test_segments_are_those_of_silero_on_the_whole_signal(
             speech_pad_ms=options.pad_ms,
         )
     assert segment(options, probabilities, total, sizes) == [(rule["start"], rule["end"]) for rule in rules]
+
+
+@settings(max_examples=100, deadline=None)
+@given(PROBABILITIES, OPTIONS, st.integers(0, 100))
+def test_a_segmenter_goes_on_where_another_stood(
+    probabilities: list[float], options: SpeechOptions, percent: int
+) -> None:
+    cut, total = len(probabilities) * percent // 100, len(probabilities) * CHUNK_SAMPLES
+    first, second = SpeechSegmenter(options), SpeechSegmenter(options)
+    first.push(probabilities[:cut])
+    second.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(first.state), type=SegmenterState))
+    assert (second.open_segment, second.settled) == (first.open_segment, first.settled)
+    rest = second.push(probabilities[cut:]) + second.finish([], total)
+    assert rest == first.push(probabilities[cut:]) + first.finish([], total)
 
 
 def test_hysteresis_pause_and_padding() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,15 @@ from stages.audio import SAMPLE_RATE, AudioChunk
 from stages.media import probe
 from stages.options import DecodeOptions, SpeechOptions, VoiceOptions
 from stages.vad import CHUNK_SAMPLES, Samples, SpeechSegmenter
-from stages.windows import SpeechRun, SpeechWindow, read_speech_windows, to_pcm, voice_windows, window_lengths
+from stages.windows import (
+    SpeechRun,
+    SpeechState,
+    SpeechWindow,
+    read_speech_windows,
+    to_pcm,
+    voice_windows,
+    window_lengths,
+)
 from tests.audio_factory import info, tone, write_sound
 from transport.messages import Gap
 
@@ -38,6 +47,12 @@ class LoudnessDetector:
 
     def finish(self) -> list[float]:
         return self.push(np.zeros(-len(self._rest) % CHUNK_SAMPLES, np.float32))
+
+    def memory(self) -> bytes:
+        return b""
+
+    def restore(self, memory: bytes, heard: Samples) -> None:
+        self._rest = heard[len(heard) // CHUNK_SAMPLES * CHUNK_SAMPLES :]
 
 
 def sound(levels: Sequence[float], chunks_each: int = 4) -> Samples:
@@ -124,6 +139,38 @@ def test_windows_do_not_depend_on_the_pieces_the_sound_comes_in(
     assert spans == [
         (window.start_seconds, window.end_seconds, window.speech) for window in cut(signal, options, [16_000])
     ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(LEVELS, OPTIONS, st.integers(1_000, 30_000), st.integers(0, 100))
+def test_a_run_goes_on_where_another_stood(
+    levels: list[float], options: SpeechOptions, size: int, percent: int
+) -> None:
+    signal, start = sound(levels), 12_345
+    first = SpeechRun(start, LoudnessDetector(), options)  # type: ignore[arg-type]
+    pieces = [(begin, signal[begin : begin + size]) for begin in range(0, len(signal), size)]
+    cut = len(pieces) * percent // 100
+    found = [window for begin, piece in pieces[:cut] for window in first.push(chunk(start + begin, piece))]
+    heard = signal[: first.end - start]
+    state = msgspec.msgpack.decode(msgspec.msgpack.encode(first.state()), type=SpeechState)
+    second = SpeechRun(start, LoudnessDetector(), options)  # type: ignore[arg-type]
+    second.restore(state, heard[len(heard) - state.ring_samples :])
+    assert second.ring_digest() == state.ring_digest
+    assert all(window.end_seconds <= second.needed_seconds for window in found)
+    found += [window for begin, piece in pieces[cut:] for window in second.push(chunk(start + begin, piece))]
+    found += second.finish()
+    expected = cut_in_seconds(signal, options, start)
+    assert [(window.start_seconds, window.speech, window.pcm.tobytes()) for window in found] == [
+        (window.start_seconds, window.speech, window.pcm.tobytes()) for window in expected
+    ]
+
+
+def chunk(position: int, samples: Samples) -> AudioChunk:
+    return AudioChunk(position / SAMPLE_RATE, samples)
+
+
+def cut_in_seconds(signal: Samples, options: SpeechOptions, start: int) -> list[SpeechWindow]:
+    return cut(signal, options, [16_000], start)
 
 
 def test_a_long_stretch_is_cut_where_it_is_quietest() -> None:
