@@ -137,14 +137,17 @@ class Guard:
 
     def tell(self, board: Board | None) -> None:
         """Tell the board of what was lost. Raises LedgerUnavailable: call again."""
+        if board is None:
+            return
         now = self._clock()
-        while self._losses and board is not None:
+        self._forget_settled(board)
+        while self._losses:
             key, reason, strange = self._losses[0]
             board.decoder_lost(key, reason, now, strange)
             self._losses.popleft()
             # Even of a task that another attempt has settled: the engine would wait for the end of this one for ever.
             self._fleet.send(self._fleet.engine, Abort(key=key))
-        if self._engine_gone is not None and board is not None:
+        if self._engine_gone is not None:
             if board.engine_lost(self._engine_gone, now, accuse=self._was_solo):
                 self._recovery.progress()
                 self.solo = False
