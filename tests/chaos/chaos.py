@@ -19,7 +19,7 @@ from tests.chaos.trial import Trial
 from tests.chaos.videos import LONG, sources_in
 
 SUBJECTS = {"daemon": DaemonSubject, "ingest": IngestSubject}
-LONGEST_PAUSE_SECONDS = 8.0  # loading takes some; then there is time for work to come through
+LONGEST_PAUSE_SECONDS = 8.0  # of work between two kills
 
 
 def main() -> int:
@@ -40,8 +40,9 @@ def main() -> int:
         kills = islice(schedule(options.seed, LONGEST_PAUSE_SECONDS), options.kills)
         try:
             trial.kill_by(kills, say)
+            say(f"{trial.workload.waves} waves of videos, {trial.subject.starts} starts; now it may finish")
             wrong = trial.finish()
-            say(f"{trial.workload.waves} waves of videos, {trial.subject.starts} starts, {trial.promises}")
+            say(trial.promises)
         except (Surprised, TimeoutError) as error:
             wrong = [str(error)]
         finally:

@@ -23,10 +23,22 @@ def kill_by(
         Surprised: it ended otherwise than it may.
     """
     for kill in schedule:
+        if not kill.soon:
+            _await_work(subject, workload)
         _pause(kill.delay_seconds, subject, workload)
         victim = _strike(kill, subject, workload)
         say(f"{kill}: process {victim.pid} of start {subject.starts}")
         look(kill)
+
+
+def _await_work(subject: Subject, workload: Workload) -> None:
+    """Wait until its models are loaded, and there is something to do."""
+    until = time.monotonic() + VICTIM_SECONDS
+    while not subject.is_at_work:
+        if time.monotonic() > until:
+            raise TimeoutError(f"not at work within {VICTIM_SECONDS:.0f} s; it runs {subject.processes()}")
+        time.sleep(LOOK_SECONDS)
+        keep_busy(subject, workload)
 
 
 def _pause(seconds: float, subject: Subject, workload: Workload) -> None:

@@ -15,11 +15,13 @@ class Kill:
 
     number: int  # from 1 on
     kind: str
-    delay_seconds: float  # since the kill before
+    soon: bool  # after the kill before, whoever is starting; else the delay counts from when all are at work again
+    delay_seconds: float
     pick: int  # which one, where there are several of the kind; to be taken modulo their count
 
     def __str__(self) -> str:
-        return f"kill {self.number}: {self.kind} {self.pick} after {self.delay_seconds:.2f} s"
+        when = "later" if self.soon else "into the work"
+        return f"kill {self.number}: {self.kind} {self.pick}, {self.delay_seconds:.2f} s {when}"
 
 
 def schedule(seed: int, longest_seconds: float, kinds: Sequence[str] = KINDS) -> Iterator[Kill]:
@@ -30,5 +32,5 @@ def schedule(seed: int, longest_seconds: float, kinds: Sequence[str] = KINDS) ->
         for kind in chance.sample(kinds, len(kinds)):
             number += 1
             soon = chance.random() < SOON
-            delay = chance.uniform(0.0, SOON_SECONDS) if soon else chance.uniform(SOON_SECONDS, longest_seconds)
-            yield Kill(number, kind, delay, chance.randrange(1 << 16))
+            delay = chance.uniform(0.0, SOON_SECONDS if soon else longest_seconds)
+            yield Kill(number, kind, soon, delay, chance.randrange(1 << 16))

@@ -25,6 +25,7 @@ from transport.requests import StatusRequest
 LOOK_SECONDS = 0.02
 ORPHAN_SECONDS = 30.0  # by then the children of a killed supervisor have noticed; loading a library may take long
 TAIL_LINES = 30
+STARTING, READY = ("=== start", "restarting the engine"), "indexing on"  # what the log says last tells which it is
 ANSWER_SECONDS = 3.0  # a stopped daemon says nothing, and must not hold up the harness
 ASK_SECONDS = 0.5
 DRAIN_SECONDS = 120.0
@@ -131,6 +132,13 @@ class Subject:
             self._process.wait()
         return True
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the engine's models are loaded, by the log."""
+        text = self.log.read_text("utf-8", "replace") if self.is_running else ""
+        begun = max(text.rfind(sign) for sign in STARTING)
+        return text.find(READY, begun) >= 0
+
     def tail(self, lines: int = TAIL_LINES) -> str:
         """The last lines of its log."""
         text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
@@ -207,8 +215,8 @@ class DaemonSubject(Subject):
             return None
 
     def is_idle(self) -> bool:
-        """Whether it says so, and every file in its directory is known to its ledger. Asked twice a second at most."""
-        if time.monotonic() - self._asked_at >= ASK_SECONDS:
+        """Whether it says so, and its ledger knows every file. After a yes it is asked anew: there may be new files."""
+        if self._idle or time.monotonic() - self._asked_at >= ASK_SECONDS:
             status = self.status()
             self._idle = status is not None and status["state"] == "idle" and not self.unknown_files()
             self._asked_at = time.monotonic()

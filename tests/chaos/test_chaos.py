@@ -42,6 +42,6 @@ def begin(sources: list[Path], tiny_models: Any, tmp_path: Path) -> Iterator[Beg
 @pytest.mark.parametrize("subject", [IngestSubject, DaemonSubject])
 def test_who_is_killed_again_and_again_ends_with_the_same_points(begin: Begin, subject: MakeSubject) -> None:
     trial = begin(subject)
-    trial.kill_by(islice(schedule(SEED, longest_seconds=4.0), KILLS), print)
+    trial.kill_by(islice(schedule(SEED, longest_seconds=2.0), KILLS), print)
     assert trial.finish() == []
     assert trial.subject.starts > 1
