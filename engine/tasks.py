@@ -145,7 +145,8 @@ class Board:
             return False
         if result.section != task.section:
             return False
-        self._book.section(task.task_id, result)
+        if not _was_out_of_reach(result):  # else it is done again when the file is back
+            self._book.section(task.task_id, result)
         task.decoder_deaths = task.strange_deaths = task.engine_deaths = 0
         task.job.searchable(now_seconds)
         self._count(task, result)
@@ -310,3 +311,8 @@ class Board:
             twin.error = job.error if twin.status == "failed" else None
             twin.points = Counter(job.points)
             self._finish(twin, now_seconds)
+
+
+def _was_out_of_reach(result: TaskResult) -> bool:
+    """Whether something is missing for a reason that says nothing about the content."""
+    return any(gap.reason.partition(":")[0] in ACCESS_CODES for gap in result.gaps)

@@ -403,6 +403,18 @@ def test_the_book_is_told_of_deaths_and_of_what_is_given_up_but_not_of_what_pass
     assert only(board).status == "failed"
 
 
+def test_a_span_in_which_the_file_was_out_of_reach_is_not_called_done() -> None:
+    book = Book()
+    board, messages = booked(book, media(audio=None))
+    gap = Gap(start_seconds=3.0, end_seconds=60.0, reason="not-found: no such file")
+    broken = Gap(start_seconds=61.0, end_seconds=62.0, reason="corrupt: bad data")
+    for message, gaps in zip(messages, [(gap,), (broken,), ()], strict=True):
+        board.durable(result(message.key, points={"frames": 3}, gaps=gaps), 2.0)
+    assert [call[1] for call in book.calls if call[0] == "section"] == [message.key.task_id for message in messages[1:]]
+    job = only(board)
+    assert (job.status, job.is_passing) == ("partial", True)
+
+
 def test_while_the_book_is_away_nothing_changes_and_the_same_call_can_be_made_again() -> None:
     book = Book()
     board = Board(Config(run=RunOptions(attempts=1)), FORMAT, book=book)
