@@ -45,7 +45,7 @@ class Archive:
             others = [other for other in self._ledger.files.paths_of(video_id) if other != path]
             if others:
                 self._move_record(video_id, others[0])
-            elif self.on_delete == "remove":
+            elif self.on_delete == "remove" and video_id not in self.in_work():  # else when it ends: `vanished`
                 self.forget(video_id)
 
     def vanished(self, video_id: str) -> None:
@@ -53,6 +53,14 @@ class Archive:
         with self._ledger.transaction():
             if self.on_delete == "remove" and not self._ledger.files.paths_of(video_id):
                 self.forget(video_id)
+
+    def left_off(self, path: bytes, video_id: str) -> None:
+        """Work on it ended before its end. Nobody goes on with it where other known content has taken its place."""
+        with self._ledger.transaction():
+            row = self._ledger.files.find(path)
+            is_replaced = row is not None and row.state == "present" and row.video_id not in (None, video_id)
+            if is_replaced and self._ledger.videos.path_of(video_id) == path:
+                self._leave(video_id, path)
 
     def forget(self, video_id: str) -> None:
         """Remove all points of a video, and what is known of it but its history."""

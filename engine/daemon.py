@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import msgspec
+import zmq
 
 from engine import notify
 from engine.children import Child
@@ -114,7 +115,9 @@ class Daemon:
         """Open the front desk and the watched directories."""
         supervisor = self.supervisor
         endpoint = f"ipc://{directory}/desk.ipc"
-        desk = FrontDesk(supervisor.context, endpoint)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its own: the last answers outlive the supervisor's
+        self._held.callback(context.destroy)
+        desk = FrontDesk(context, endpoint)
         self._held.callback(desk.close)
         self._held.enter_context(announce(self._config, endpoint))
         assert supervisor.fleet is not None
@@ -173,9 +176,9 @@ class Daemon:
     def _apply(self, config: Config) -> None:
         """Take over what can change while running; say what cannot."""
         fixed, said = changes(self._config, config)
+        self._watcher.reload(fixed.watch)  # may refuse
         self._observer.note(said)
         self._config = fixed
-        self._watcher.reload(fixed.watch)
         self.supervisor.records.archive.on_delete = fixed.watch.on_delete
         self._observer.format = fixed.daemon.log_format
 

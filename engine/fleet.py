@@ -51,6 +51,7 @@ class Fleet:
         self._serves_queries = serves_queries
         self._start_timeout = config.run.start_timeout_seconds
         self.control: Channel[Any] = Channel.bind(context, endpoints.control, ToSupervisor)
+        self.control.socket.setsockopt(zmq.SNDTIMEO, 0)  # a child that hangs must not hold us up, too
         self._generation = 0
         self._prepare: Prepare | None = None  # what a consumer must know before it is ready
         self.extra_sockets: list[zmq.Socket[bytes]] = []  # whose messages wake the poll, too
@@ -118,11 +119,13 @@ class Fleet:
         return next((child for child in self.children if child.identity == identity), None)
 
     def send(self, child: Child, message: Message) -> bool:
-        """Send to a child; False when it cannot hear: it just died (noticed by itself), or is not there yet."""
+        """Send to a child; False when it cannot hear: it just died (noticed by itself), is not there yet, or has not
+        read thousands of messages.
+        """
         try:
             self.control.send(message, to=child.identity)
         except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             return False
         return True
@@ -175,6 +178,7 @@ class Fleet:
         Raises:
             StartError: the consumer ended otherwise than in order. The engine may: what is durable, is.
         """
+        is_there = self.consumer.is_alive  # else it has died before, and holds nothing
         for group, next_one in ((self.decoders, self.engine), ([self.engine], self.consumer), ([self.consumer], None)):
             self._tell_to_drain(group)
             patience = Patience(self._config.run.stall_seconds if group is self.decoders else self._start_timeout)
@@ -189,7 +193,7 @@ class Fleet:
         self.consumer.process.join()
         for received in self.poll(0):
             take(received)
-        if self.consumer.process.exitcode != 0 and self.consumer.ready:
+        if is_there and self.consumer.process.exitcode != 0 and self.consumer.ready:
             raise self.consumer.failure()
 
     def _tell_to_drain(self, group: list[Child]) -> None:

@@ -23,7 +23,8 @@ def rebuild_from_store(ledger: Ledger, config: Config, say: Callable[[str], None
 
     store = open_store(config.store, os.environ.get(config.store.api_key_env), read_only=True)
     try:
-        count = rebuild(ledger, stored_videos(store))
+        with ledger.transaction():  # all or nothing: a ledger with some videos in it is not taken for new
+            count = rebuild(ledger, stored_videos(store))
     except StoreUnavailable as away:
         say(f"the ledger is new and the store cannot be asked what it holds ({away.code}): all files are indexed again")
         return

@@ -160,14 +160,16 @@ class Records:
             self.archive.holds(job.path, stat, job.video_id)
 
     def _record_vanished(self, job: VideoJob, row: dict[str, Any]) -> None:
-        """It went away after it was read, and its content is indexed all the same; or while it was read."""
+        """It went away after it was read, and its content is indexed all the same; or it is to be tried again."""
         if job.video_id is None:
             return
-        if job.error is None and job.status in ("indexed", "partial"):
-            with self.ledger.transaction():
+        with self.ledger.transaction():
+            if job.error is None and job.status in ("indexed", "partial"):
                 self._indexed(job.video_id, job, row)
-        elif job.error is not None and stat_of(job.path) is None:
-            self.archive.vanished(job.video_id)
+            else:
+                self.archive.left_off(job.path, job.video_id)
+            if stat_of(job.path) is None and not job.twins:
+                self.archive.vanished(job.video_id)
 
     def _indexed(self, video_id: str, job: VideoJob, row: dict[str, Any]) -> None:
         self.ledger.record_video(video_id, job.path, row)
@@ -186,7 +188,7 @@ class LedgerPatience:
 
     def __init__(self, records: Records, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._records = records
-        self._seconds = seconds
+        self.limit_seconds = seconds
         self._clock = clock
         self._away_since: float | None = None
 
@@ -202,8 +204,9 @@ class LedgerPatience:
             now = self._clock()
             self._away_since = now if self._away_since is None else self._away_since
             self._records.waits(error.message)
-            if now - self._away_since > self._seconds:
-                raise StartError("ledger", f"{error.message}; waited for store.retry_seconds") from error
+            if now - self._away_since > self.limit_seconds:
+                waited = f"waited for {now - self._away_since:.0f} s (store.retry_seconds)"
+                raise StartError("ledger", f"{error.message}; {waited}") from error
             return True
         self._away_since = None
         self._records.waits(None)

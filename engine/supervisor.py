@@ -157,12 +157,14 @@ class Supervisor:
         assert fleet is not None and guard is not None  # noqa: PT018
         for received in fleet.poll():
             self._take(received)
-        self._work_off()
         if self._draining and not self._told_to_drain:
             self._told_to_drain = True
             guard.tell_decoders_to_drain()
-        if not guard.watch(self.board, self._draining):
+            self._patience.limit_seconds = DRAIN_SECONDS  # what the ledger does not hold then is done again
+        if not guard.watch(None, self._draining):  # who dies while the ledger is away is replaced all the same
             return False
+        self._work_off()
+        guard.tell(self.board)
         if self._extension is not None:
             self._extension.turn()
         more = not self._draining and self._feed(fleet, source)
@@ -176,10 +178,8 @@ class Supervisor:
         return more or not self._is_done()
 
     def _is_done(self) -> bool:
-        if self.board is None:
-            return self._draining
         idle = self._draining or not self._operations.has_work()
-        return self.board.is_done and not self._inbox and idle
+        return idle and not self._inbox and self.board.is_done if self.board is not None else self._draining
 
     def _stop_work(self, board: Board) -> None:
         """Give up what no decoder has. Called in each turn: a probe that was under way may have planned new tasks."""
@@ -233,10 +233,9 @@ class Supervisor:
                 self._tick()
                 time.sleep(0.2)
 
-    def _finish_rows(self, board: Board) -> bool:
+    def _finish_rows(self, board: Board) -> None:
         self._work_off()
         self.records.take_finished(board)
-        return False
 
     def _take_in_drain(self, received: Received[Any]) -> None:
         self._take(received)
@@ -248,6 +247,7 @@ class Supervisor:
             self.peaks.engine_restarted()
         elif role == "consumer":
             self.peaks.consumer_restarted()
+            self._store.see("waiting: for another consumer")
         self._observer.phase(text)
 
     def _tick(self) -> None:
@@ -318,17 +318,17 @@ class Supervisor:
         note = f" (UNTRAINED: {untrained})" if untrained else ""
         self._observer.phase(f"indexing on {ready.device}, {count} decoder{'s' * (count > 1)}{note}")
 
-    def _work_off(self) -> bool:
+    def _work_off(self) -> None:
         """What needed the ledger, in order."""
         for _ in range(len(self._inbox) if self.board is not None else 0):
             message = self._inbox[0].message
             assert self.board is not None
-            if isinstance(message, Probed) and self._operations.is_removing(message.video_id):
+            is_open = isinstance(message, Probed) and self.board.path_of(message.key) is not None
+            if is_open and self._operations.is_removing(message.video_id):
                 self._inbox.rotate(-1)  # its old points go first
                 continue
             self._work_on(message, self.board)
             self._inbox.popleft()
-        return False
 
     def _work_on(self, message: Any, board: Board) -> None:
         fleet, guard, now = self.fleet, self.guard, time.monotonic()
@@ -336,7 +336,7 @@ class Supervisor:
         match message:
             case Probed(key=key, video_id=video_id):
                 path = board.path_of(key)
-                if path is not None:
+                if path is not None and video_id not in board.content_in_work:
                     self.records.begun(video_id, path)
                 board.probed(message, now)
             case TaskFailed(key=key, code=code, message=text):

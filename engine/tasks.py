@@ -274,7 +274,7 @@ class Board:
 
     def _give_up(self, task: Task, code: str, message: str) -> None:
         job = task.job
-        job.error = job.error or VideoError(code, message)
+        job.blame(code, message)
         if task.kind != "probe":
             begin = task.resume.seconds if task.resume is not None else task.start_seconds
             reason = f"{code}: {message}"
@@ -307,7 +307,8 @@ class Board:
         if job.video_id is not None and self._by_content.get(job.video_id) is job:
             del self._by_content[job.video_id]
         for twin in job.twins:
-            twin.status = "unchanged" if job.status in ("indexed", "partial") else "failed"
+            is_there = job.status in ("indexed", "partial") and not job.is_passing  # else it is tried again, as we are
+            twin.status = "unchanged" if is_there else "failed"
             twin.error = job.error if twin.status == "failed" else None
             twin.points = Counter(job.points)
             self._finish(twin, now_seconds)

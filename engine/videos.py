@@ -85,10 +85,15 @@ class VideoJob:
 
     def changed(self) -> None:
         """The file is no longer what was probed: who knows which of the two was read."""
-        self.error = self.error or VideoError(
-            "file-changed", "it changed while it was read: run again when it is whole"
-        )
+        self.blame("file-changed", "it changed while it was read: run again when it is whole")
         self.status = "partial" if self.status == "indexed" else self.status
+        for twin in self.twins:
+            twin.status, twin.error = "failed", self.error
+
+    def blame(self, code: str, message: str) -> None:
+        """Something went wrong. The first reason stands; a passing one stands above it, for there is more to be had."""
+        if self.error is None or (code in PASSING_CODES and not self.is_passing):
+            self.error = VideoError(code, message)
 
     @property
     def is_passing(self) -> bool:
@@ -106,7 +111,7 @@ class VideoJob:
         self.gaps.append(gap)
         code, _, message = gap.reason.partition(": ")
         if code in ACCESS_CODES:
-            self.error = self.error or VideoError(code, message)
+            self.blame(code, message)
 
     @property
     def duration_seconds(self) -> float | None:

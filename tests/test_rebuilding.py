@@ -1,7 +1,7 @@
 """A ledger that is new while its store is not: real stores, real ledgers, damaged and empty ones."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import pytest
 from engine.config import Config
 from engine.ledger import Ledger, ledger_path
 from engine.rebuilding import rebuild_from_store
-from stages.errors import StoreError
+from stages.errors import StoreError, StoreUnavailable
 from stages.options import StoreOptions
 from stages.qdrant import open_store
+from stages.qdrant_local import LocalStore
 from stages.store import VIDEOS, StoredVideo, video_point, videos_spec
 from tests.store_samples import SPECS, frames
 
@@ -136,3 +137,22 @@ def test_a_store_that_refuses_ends_the_start(shelf: Shelf) -> None:
     (Path(shelf.config.store.path) / "sluice-store.json").write_text('{"version": 99}')
     with pytest.raises(StoreError):
         shelf.rebuild()
+
+
+def test_a_store_that_goes_away_midway_leaves_a_ledger_that_is_still_new(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next start would take it for one that knows all there is."""
+    shelf.store([video(number) for number in range(1200)])
+    scroll = LocalStore.scroll
+
+    def breaking(self: LocalStore, *arguments: Any, **more: Any) -> Iterator[Any]:
+        for number, point in enumerate(scroll(self, *arguments, **more)):
+            if number == 700:
+                raise StoreUnavailable("store-unreachable", "it went away")
+            yield point
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LocalStore, "scroll", breaking)
+        assert shelf.rebuild() == set()
+    assert len(shelf.rebuild()) == 1200
