@@ -9,6 +9,7 @@ import zmq
 from engine.children import Child, signals_held
 from engine.config import Config
 from engine.errors import StartError
+from engine.failpoints import DURING_DRAIN, reach
 from engine.worker import Endpoints, WorkerSpec
 from transport.messages import Condemned, Drain, Message, Prepare, Ready, Suspect, ToSupervisor
 from transport.sockets import Channel, Received
@@ -178,6 +179,7 @@ class Fleet:
         Raises:
             StartError: the consumer ended otherwise than in order. The engine may: what is durable, is.
         """
+        reach(DURING_DRAIN)
         is_there = self.consumer.is_alive  # else it has died before, and holds nothing
         for group, next_one in ((self.decoders, self.engine), ([self.engine], self.consumer), ([self.consumer], None)):
             self._tell_to_drain(group)

@@ -132,12 +132,15 @@ class Guard:
         if not self._watch_engine(ending):
             return False
         self._watch_decoders(ending)
-        self.tell(board)
+        if board is not None:
+            self.tell(board)
         return True
 
     def tell(self, board: Board | None) -> None:
-        """Tell the board of what was lost. Raises LedgerUnavailable: call again."""
-        if board is None:
+        """Tell the board of what was lost. None: there is none yet. Raises LedgerUnavailable: call again."""
+        if board is None:  # then nothing was given out, and nobody has to be told
+            self._losses.clear()
+            self._engine_gone = None
             return
         now = self._clock()
         self._forget_settled(board)

@@ -595,6 +595,19 @@ def test_an_engine_may_die_while_the_consumer_is_away_and_the_other_way_round() 
         rig.ready()
 
 
+def test_an_engine_that_is_killed_before_there_is_a_board_is_replaced() -> None:
+    """As the supervisor calls it: who died is looked at without the board, which may need the ledger."""
+    rig = Rig()
+    dead = rig.fleet.engine
+    dead.die(STRANGE)
+    for _ in range(3):
+        assert rig.guard.watch(None, ending=False)
+        rig.guard.tell(None)
+        rig.now += 1.0
+    assert rig.fleet.engine is not dead
+    assert rig.fleet.engine.is_alive
+
+
 # --- while the ledger is away -----------------------------------------------------------------------------------------
 
 
