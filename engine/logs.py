@@ -161,6 +161,8 @@ class DaemonObserver:
 
     def _watch_store(self, state: str, now: float) -> None:
         away = self._away
+        if state.startswith("drained"):  # that says nothing of the store
+            return
         if not state.startswith("waiting"):
             if away is not None:
                 self._log.event("store-back", seconds=round(now - away.since_seconds, 1))

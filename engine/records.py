@@ -223,6 +223,8 @@ class StoreAbsence:
 
     def see(self, state: str) -> None:
         """The consumer's state (ConsumerStats)."""
+        if state.startswith("drained"):  # that says nothing of the store
+            return
         if not state.startswith("waiting"):
             self._since_seconds = None
         elif self._since_seconds is None:

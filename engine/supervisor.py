@@ -50,7 +50,9 @@ from transport.messages import (
 from transport.sockets import Received
 
 AHEAD_TASKS = 2  # queued tasks for each decoder beyond which no further file is taken
-DRAIN_SECONDS = 15.0  # how long a drain waits for a store that is away; the consumer itself waits for a little less
+DRAIN_SECONDS = (
+    15.0  # how long a drain waits for a store or a ledger that is away; the consumer waits for a little less
+)
 FEED_FILES = 100  # taken in one turn at most: the children want to be heard
 
 
@@ -83,8 +85,7 @@ class Supervisor:
         self.records = Records(config, observer, models, keep_rows=extension is None)
         rebuild_from_store(self.records.ledger, config, observer.note)
         self._operations = self.records.operations
-        # A run over files gives up by itself (store.retry_seconds).
-        self._store = StoreAbsence(DRAIN_SECONDS if extension is not None else math.inf)
+        self._store = StoreAbsence(DRAIN_SECONDS if extension is not None else math.inf)  # a run over files gives up
         self._patience = LedgerPatience(self.records, config.store.retry_seconds)
 
     @property
@@ -226,7 +227,8 @@ class Supervisor:
         if board is not None:
             fleet.drain(self._take_in_drain, self._tick, self._store.is_long)
             if fleet.engine.ready and fleet.engine.process.exitcode != 0:
-                left = "all was stored before" if board.is_done else "what was not stored before is interrupted"
+                is_whole = board.is_done and not self._store.is_long()
+                left = "all was stored before" if is_whole else "what was not stored before is interrupted"
                 self._observer.phase(f"{self.recovery.reason(fleet.engine)}; {left}")
             board.stop_all(time.monotonic())
             while self._patience.attempt(self._finish_rows, board):
@@ -310,8 +312,8 @@ class Supervisor:
         self.recovery.welcome(ready)
         fleet.engine_is_ready(ready)
         if self.board is None:
-            again, ledger = self._extension is None, self.records.ledger  # who names files wishes them tried again
-            board = self.board = Board(self._config, ready.frame_format, ledger.known_video, ledger.tasks, again)
+            again, known = self._extension is None, self.records.ledger  # who names files wishes them tried again
+            self.board = board = Board(self._config, ready.frame_format, known.known_video, known.tasks, again)
             self.records.archive.in_work = lambda: board.content_in_work
         count = self._config.decoder_processes
         untrained = ", ".join(info.role for info in ready.models if info.untrained)

@@ -225,6 +225,12 @@ def test_a_store_that_goes_away_and_comes_back_is_said_once_each(journal: Journa
     ]
 
 
+def test_a_consumer_that_ends_while_the_store_is_away_does_not_say_that_it_is_back(journal: Journal) -> None:
+    for state in ("waiting: refused", "drained, 3.0 MB spooled"):
+        journal.tick(state)
+    assert journal.names() == ["store-waiting"]
+
+
 def test_reasons_that_change_are_said_at_most_once_a_minute(journal: Journal) -> None:
     for number in range(180):
         journal.tick(f"waiting: {number} % full")

@@ -131,5 +131,7 @@ def test_an_absent_store_is_absent_since_the_first_word_of_it() -> None:
         assert not absence.is_long()
     now[0] = 12.1
     assert absence.is_long()
+    absence.see("drained, 3.0 MB spooled")
+    assert absence.is_long()
     absence.see("writing from the spool")
     assert not absence.is_long()
