@@ -51,7 +51,7 @@ from transport.sockets import Received
 
 AHEAD_TASKS = 2  # queued tasks for each decoder beyond which no further file is taken
 DRAIN_SECONDS = (
-    15.0  # how long a drain waits for a store or a ledger that is away; the consumer waits for a little less
+    15.0  # how long a drain waits for a store or a ledger; the consumer itself waits for a little less
 )
 FEED_FILES = 100  # taken in one turn at most: the children want to be heard
 
@@ -117,8 +117,6 @@ class Supervisor:
         if self._draining:
             raise KeyboardInterrupt
         self._draining = True
-
-    # --- the loop -----------------------------------------------------------------------------------------------------
 
     def _work(self, source: Source, directory: Path) -> None:
         """Rows that need no work are written at once; the processes start at the first file that does."""
