@@ -50,9 +50,7 @@ from transport.messages import (
 from transport.sockets import Received
 
 AHEAD_TASKS = 2  # queued tasks for each decoder beyond which no further file is taken
-DRAIN_SECONDS = (
-    15.0  # how long a drain waits for a store or a ledger; the consumer itself waits for a little less
-)
+DRAIN_SECONDS = 15.0  # how long a drain waits for a store or a ledger; the consumer itself waits for a little less
 FEED_FILES = 100  # taken in one turn at most: the children want to be heard
 
 
