@@ -132,6 +132,12 @@ class Subject:
             self._process.wait()
         return True
 
+    def crash(self) -> None:
+        """Its supervisor is killed, if it runs; its children must end by themselves."""
+        for process in self.processes("supervisor"):
+            self.kill(process)
+            wait_until(lambda: not self.is_running, 2 * ORPHAN_SECONDS, "the end of a killed subject")
+
     @property
     def is_at_work(self) -> bool:
         """Whether the engine's models are loaded, by the log."""
@@ -203,14 +209,14 @@ class DaemonSubject(Subject):
     def __init__(self, directory: Path, settings: Sequence[str], log: Path) -> None:
         super().__init__(["daemon"], [f'watch.roots=["{directory}"]', *WATCH_SETTINGS, *settings], log)
         self.directory = directory
-        self._config = load_config(settings=self.settings)
+        self.config = load_config(settings=self.settings)
         self._asked_at = float("-inf")
         self._idle = False
 
     def status(self) -> dict[str, Any] | None:
         """What `status --json` prints; None while it does not answer: it starts, or has just ended."""
         try:
-            return ask(self._config, StatusRequest(), timeout_seconds=ANSWER_SECONDS)
+            return ask(self.config, StatusRequest(), timeout_seconds=ANSWER_SECONDS)
         except SluiceError:
             return None
 
@@ -224,10 +230,10 @@ class DaemonSubject(Subject):
 
     def unknown_files(self) -> list[Path]:
         """Media in its directory that the ledger does not know as they are."""
-        endings = {f".{ending}" for ending in self._config.run.extensions}
+        endings = {f".{ending}" for ending in self.config.run.extensions}
         files = [path for path in self.directory.rglob("[!.]*") if path.suffix in endings]
         try:
-            with closing(LedgerReader(ledger_path(self._config))) as ledger:
+            with closing(LedgerReader(ledger_path(self.config))) as ledger:
                 return [path for path in files if not _is_known(ledger, path)]
         except SluiceError:  # none is there yet, or it is being made
             return files

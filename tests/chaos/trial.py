@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from engine.config import load_config
 from engine.search import all_points
-from tests.chaos.compare import differences
+from tests.chaos.compare import Point, differences
 from tests.chaos.killer import Say, kill_by
 from tests.chaos.schedule import Kill
 from tests.chaos.subject import ORPHAN_SECONDS, IngestSubject, Subject, wait_until
@@ -34,6 +34,8 @@ class Trial:
     make: MakeSubject = IngestSubject
     more: Sequence[str] = ()  # settings
     finish_seconds: float = 3600.0  # to do what is left, and again for the undisturbed run
+    common: Sequence[str] = SETTINGS  # settings of the undisturbed run, too
+    undisturbed: "Reference | None" = None  # where several trials are compared with one run
     workload: Workload = field(init=False)
     subject: Subject = field(init=False)
     sightings: list[Sighting] = field(default_factory=list)
@@ -46,7 +48,7 @@ class Trial:
     def _subject(self, name: str, more: Sequence[str]) -> Subject:
         home = self.directory / name
         home.mkdir(parents=True)
-        settings = [*settings_for(self.models, home), *SETTINGS, *more]
+        settings = [*settings_for(self.models, home), *self.common, *more]
         return self.make(self.workload.directory, settings, home / "log")
 
     def kill_by(self, schedule: Iterable[Kill], say: Say) -> None:
@@ -84,6 +86,8 @@ class Trial:
 
     def reference(self) -> list[dict[str, Any]]:
         """The points of an undisturbed run over the same files."""
+        if self.undisturbed is not None:
+            return self.undisturbed.points_in(self.workload)
         undisturbed = self._subject("undisturbed", ())
         undisturbed.ensure_running()
         try:
@@ -91,6 +95,28 @@ class Trial:
         finally:
             undisturbed.close()
         return stored(undisturbed)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an undisturbed run over the first waves of some sources has stored."""
+
+    waves: int
+    points: Sequence[Point]
+
+    @classmethod
+    def of(cls, trial: Trial, waves: int) -> Self:
+        """Run it, in place of a trial."""
+        while trial.workload.waves < waves:
+            trial.workload.add_wave()
+        return cls(waves, trial.reference())
+
+    def points_in(self, workload: Workload) -> list[dict[str, Any]]:
+        """The points of the files that are in another directory, of the same sources, as if they had lain there."""
+        if workload.waves > self.waves:
+            raise ValueError(f"the reference has {self.waves} waves, and there are {workload.waves}")
+        places = [(point, workload.directory / Path(point["payload"]["path"]).name) for point in self.points]
+        return [{**point, "payload": point["payload"] | {"path": str(path)}} for point, path in places if path.exists()]
 
 
 def stored(subject: Subject) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ Every file is decided by its name alone, so that an undisturbed run over the sam
 
 import shutil
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -88,11 +89,20 @@ class Workload:
         self.waves += 1
         return [self._copy(source) for source in self._sources[:count]]
 
+    def add_slowly(self, write: Callable[[Path, bytes], None]) -> None:
+        """One new copy of the first source, which `write` writes in place: it can be seen before it is whole."""
+        self.waves += 1
+        write(*self._content(self._sources[0]))
+
     def _copy(self, source: Path) -> Path:
-        path = self.directory / f"{self.waves:04}-{source.name}"
+        path, data = self._content(source)
         hidden = self.directory / f".{path.name}.part"  # it appears whole
-        hidden.write_bytes(marked(source.read_bytes(), source.suffix, self.waves))
+        hidden.write_bytes(data)
         return hidden.rename(path)
+
+    def _content(self, source: Path) -> tuple[Path, bytes]:
+        data = marked(source.read_bytes(), source.suffix, self.waves)
+        return self.directory / f"{self.waves:04}-{source.name}", data
 
 
 def sources_in(directory: Path, made: tuple[tuple[str, float], ...], real: bool = False) -> list[Path]:
