@@ -1,8 +1,10 @@
 """The pure parts of the chaos harness: which kills a seed decides, what counts as a difference, how slopes are told."""
 
 import itertools
+import mmap
 import os
 import subprocess
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.errors import ExitCode
 from stages.media import probe
 from stages.options import DecodeOptions
+from tests.chaos.chaos import Session, kills_of, options_of, scenarios_of
 from tests.chaos.compare import differences, same_vector
-from tests.chaos.processes import figures, in_session
+from tests.chaos.long import LONG
+from tests.chaos.processes import figures, in_session, shared_memory
 from tests.chaos.schedule import KINDS, schedule
 from tests.chaos.slopes import after_warm_up, slope
 from tests.chaos.soak import Samples, table
+from tests.chaos.subject import IngestSubject, RealIngestSubject
+from tests.chaos.trial import Reference
 from tests.chaos.videos import Workload, make_talk, marked, sources_in
 from tests.chaos.witness import WHOLE, Done, Sighting
 
@@ -242,6 +249,25 @@ def test_every_wave_is_new_content_and_the_same_in_every_directory(tmp_path: Pat
     assert len(set(contents[0].values())) == 3
 
 
+def test_one_undisturbed_run_stands_for_every_directory_with_the_same_waves(tmp_path: Path) -> None:
+    sources = sources_in(tmp_path / "sources", (("a.mp4", 1.0),))
+    load = Workload(tmp_path / "here", sources)
+    load.add_wave()
+    reference = Reference(1, [point(1, path="/there/0001-a.mp4"), point(2, path="/there/0002-a.mp4")])
+    assert reference.points_in(load) == [point(1, path=str(tmp_path / "here" / "0001-a.mp4"))]
+    load.add_wave()
+    with pytest.raises(ValueError, match="1 waves"):
+        reference.points_in(load)
+
+
+def test_a_file_that_is_written_slowly_ends_as_the_one_of_its_wave(tmp_path: Path) -> None:
+    sources = sources_in(tmp_path / "sources", (("a.mp4", 1.0), ("b.ts", 1.0)))
+    slow, whole = Workload(tmp_path / "slow", sources), Workload(tmp_path / "whole", sources)
+    slow.add_slowly(lambda path, data: path.write_bytes(data))
+    whole.add_wave(1)
+    assert (slow.directory / "0001-a.mp4").read_bytes() == (whole.directory / "0001-a.mp4").read_bytes()
+
+
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
@@ -256,3 +282,57 @@ def test_processes_of_a_session_are_found_until_they_are_dead() -> None:
     assert in_session(process.pid) == []
     process.wait()
     assert figures(process.pid) == {}
+
+
+def test_shared_memory_is_found_by_who_has_it_open_or_mapped() -> None:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(b"1234")
+        file.flush()
+        path = Path(file.name)
+        assert path in shared_memory(os.getpid())
+        with mmap.mmap(file.fileno(), 4) as mapped:
+            file.close()
+            assert mapped[:4] == b"1234"
+            assert any(str(held).startswith(str(path)) for held in shared_memory(os.getpid()))
+    assert not any(str(held).startswith(str(path)) for held in shared_memory(os.getpid()))
+
+
+def test_only_where_files_are_broken_by_intention_ingest_may_end_with_failed_ones(tmp_path: Path) -> None:
+    made, real = (kind(tmp_path, [], tmp_path / "log") for kind in (IngestSubject, RealIngestSubject))
+    for subject in (made, real):
+        assert subject.is_expected(ExitCode.OK, set())
+        assert subject.is_expected(ExitCode.NO_START, {"engine"})
+        assert not subject.is_expected(ExitCode.NO_START, set())
+    assert not made.is_expected(ExitCode.SOME_FAILED, {"decoder"})
+    assert real.is_expected(ExitCode.SOME_FAILED, set())
+
+
+# --- the long form ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kills", "scenarios"),
+    [
+        ([], 200, list(LONG)),
+        (["--only", "kills", "--kills", "7"], 7, []),
+        (["--only", "scenarios"], 0, list(LONG)),
+        (["--only", "outage"], 0, ["outage"]),
+    ],
+)
+def test_kills_and_scenarios_can_be_had_alone(arguments: list[str], kills: int, scenarios: list[str]) -> None:
+    options = options_of(arguments)
+    assert kills_of(options) == kills
+    assert list(scenarios_of(options)) == scenarios
+
+
+def test_one_difference_fails_the_whole_and_is_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    session = Session(options_of([]), tmp_path)
+    session.result("outage", [], session.begin)
+    assert not session.failed
+    session.result("swap", ["lost: one"], session.begin)
+    session.result("grow", [], session.begin)
+    assert session.failed
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" (")[0].split() for line in lines] == [
+        ["ok", "outage"], ["WRONG", "1", "swap"], ["lost:", "one"], ["ok", "grow"],
+    ]  # fmt: skip

@@ -57,3 +57,21 @@ def figures(pid: int) -> dict[str, float]:
         "descriptors": float(descriptors),
         "threads": float(status["Threads"][0]),
     }
+
+
+def shared_memory(pid: int) -> set[Path]:
+    """Files of /dev/shm that a process has open or mapped; those that were deleted, too."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text("utf-8", "replace").splitlines()
+        links = list(Path(f"/proc/{pid}/fd").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+    names = [*(line[line.find("/") :] for line in maps if "/" in line), *(str(_target(link)) for link in links)]
+    return {Path(name) for name in names if name.startswith("/dev/shm/")}
+
+
+def _target(link: Path) -> Path | None:
+    try:
+        return link.readlink()
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # closed meanwhile

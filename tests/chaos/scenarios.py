@@ -110,14 +110,14 @@ def die_at(
         file = trial.directory / f"died-{name}"
         subject.environment = {failpoints.VARIABLE: f"{name}:{count}:{file}"}
         trial.workload.add_wave()
-        _until_reached(subject, name, file, before)
+        _until_reached(trial, name, file, before)
         if settle and subject.is_running:
             subject.wait_idle(THERE_SECONDS)
     return []
 
 
-def _until_reached(subject: DaemonSubject, name: str, file: Path, before: Callable[[str], None]) -> None:
-    was_at_work = False
+def _until_reached(trial: Trial, name: str, file: Path, before: Callable[[str], None]) -> None:
+    subject, was_at_work = daemon_of(trial), False
 
     def is_reached() -> bool:
         nonlocal was_at_work
@@ -127,6 +127,8 @@ def _until_reached(subject: DaemonSubject, name: str, file: Path, before: Callab
         if subject.is_at_work and not was_at_work:
             was_at_work = True
             subject.drain() if name == failpoints.DURING_DRAIN else before(name)
+        elif was_at_work and name != failpoints.DURING_DRAIN and subject.is_idle():
+            trial.workload.add_wave()  # it was not enough to come there so often
         return False
 
     wait_until(is_reached, THERE_SECONDS, f"somebody at {name}")

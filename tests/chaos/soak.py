@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.tiny import build_tiny
-from tests.chaos.processes import figures
+from tests.chaos.processes import figures, shared_memory
 from tests.chaos.slopes import Slope, after_warm_up, slope
 from tests.chaos.subject import DaemonSubject, Surprised
 from tests.chaos.trial import Trial
@@ -23,7 +23,6 @@ from tests.chaos.videos import SHORT, sources_in
 WARM_UP_SECONDS = 600.0  # caches fill, allocators find their size, batches theirs
 SAMPLE_SECONDS = 2.0
 KEPT_WAVES = 3  # of videos; older ones are deleted, and their points with them
-SHARED_MEMORY = Path("/dev/shm")
 START_SECONDS = 300.0
 
 Key = tuple[str, str]  # whose figure, which
@@ -37,6 +36,7 @@ class Samples:
     values: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
     pids: dict[str, int] = field(default_factory=dict)
     restarts: list[str] = field(default_factory=list)
+    shared_memory: set[Path] = field(default_factory=set)  # what they ever had of it
 
     def take(self, subject: DaemonSubject, now_seconds: float) -> None:
         """One sample of every process."""
@@ -47,7 +47,7 @@ class Samples:
                 name = f"{process.kind} {counts[process.kind]}" if process.kind == "decoder" else process.kind
                 counts[process.kind] += 1
                 self._take_process(name, process.pid)
-        self.values["all", "/dev/shm entries"].append(float(len(list(SHARED_MEMORY.iterdir()))))
+        self._take_shared_memory(subject)
 
     def _take_process(self, name: str, pid: int) -> None:
         if self.pids.setdefault(name, pid) != pid:
@@ -55,6 +55,13 @@ class Samples:
             self.pids[name] = pid
         for figure, value in figures(pid).items():
             self.values[name, figure].append(value)
+
+    def _take_shared_memory(self, subject: DaemonSubject) -> None:
+        """What they have of /dev/shm, and what they had that is still there: other people use it, too."""
+        now = {path for process in subject.processes() for path in shared_memory(process.pid)}
+        self.shared_memory |= now
+        left = {path for path in self.shared_memory - now if path.exists()}
+        self.values["all", "/dev/shm entries"].append(float(len(now | left)))
 
     def slopes(self, warm_up_seconds: float) -> dict[Key, Slope]:
         """After the warm-up, of every figure that every sample has."""

@@ -19,7 +19,7 @@ from tests.chaos.videos import sources_in
 
 VIDEOS = (("a.mp4", 20.0), ("b.ts", 6.0))
 PICTURES_ONLY = (*SETTINGS, "models.text=off", "daemon.search=false", "watch.scan_seconds=1")
-WAVES = 8  # more than any of them makes
+WAVES = 12  # more than any of them makes
 FINISH_SECONDS = 100.0
 
 needs_mounts = pytest.mark.skipif(not may_mount(), reason=NO_MOUNTS)

@@ -89,7 +89,7 @@ class Workload:
         self.waves += 1
         return [self._copy(source) for source in self._sources[:count]]
 
-    def add_slowly(self, write: Callable[[Path, bytes], None]) -> None:
+    def add_slowly(self, write: Callable[[Path, bytes], object]) -> None:
         """One new copy of the first source, which `write` writes in place: it can be seen before it is whole."""
         self.waves += 1
         write(*self._content(self._sources[0]))
