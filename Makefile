@@ -37,7 +37,7 @@ check: $(VENV)/.ready-dev  ## ruff and mypy --strict
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
-chaos: $(VENV)/.ready-dev  ## kill processes at random and compare what is stored; KILLS=200, SEED=n repeats, REAL=1: real videos
+chaos: $(VENV)/.ready-dev  ## kill processes at random, then every other disturbance, and compare what is stored; KILLS=200, SEED=n, REAL=1
 	@$(RUN) -m tests.chaos.chaos --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED)) $(if $(REAL),--real) $(ARGS)
 
 soak: $(VENV)/.ready-dev  ## an hour of short videos: does memory rise? MINUTES=60

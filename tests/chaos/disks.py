@@ -1,10 +1,13 @@
 """Disks that get full, and something that is mounted over a directory: file systems in memory of the harness's own."""
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from engine.spool import free_bytes_of
 
 DISK_BYTES = 512 << 20
 NO_MOUNTS = "mounting needs root, and a system that lets it"
@@ -37,11 +40,11 @@ class Ballast:
 
     def take(self, left_bytes: int) -> None:
         """Take all room but so many bytes; what others let go of meanwhile, too."""
-        stat = os.statvfs(self._disk)
-        more_bytes = stat.f_bavail * stat.f_frsize - left_bytes
-        if more_bytes > 0:
-            with self._path.open("ab") as file:
-                os.posix_fallocate(file.fileno(), file.tell(), more_bytes)
+        with self._path.open("ab") as file:
+            while (more_bytes := free_bytes_of(self._disk) - left_bytes) > 0:
+                with contextlib.suppress(OSError):  # somebody else was faster
+                    os.posix_fallocate(file.fileno(), file.tell(), more_bytes)
+                file.seek(0, os.SEEK_END)
 
     def free(self) -> None:
         """Give it back."""

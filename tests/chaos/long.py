@@ -12,7 +12,7 @@ from engine import failpoints
 from tests.chaos import scenarios
 from tests.chaos.disks import NO_MOUNTS, may_mount, small_disk
 from tests.chaos.scenarios import SERVER_SETTINGS, Place, Server
-from tests.chaos.subject import DaemonSubject, Surprised
+from tests.chaos.subject import TAIL_LINES, DaemonSubject, Surprised
 from tests.chaos.trial import Trial
 
 AT_SPOOL = (failpoints.DURING_SPOOL_FLUSH, failpoints.DURING_REPLAY)
@@ -135,6 +135,15 @@ LONG: Mapping[str, Callable[[Hall], list[str]]] = {
 }
 
 
+def _logs(home: Path) -> list[str]:
+    """How the logs of all daemons end."""
+    return [f"{path.parent.name}: {line}" for path in home.glob("*/log") for line in _tail(path)]
+
+
+def _tail(path: Path) -> list[str]:
+    return path.read_text("utf-8", "replace").splitlines()[-TAIL_LINES:]
+
+
 def play(name: str, directory: Path, models: Any, sources: list[Path], seed: int) -> list[str]:
     """One scenario of LONG: what is wrong, a line each. Leaves nothing behind. Raises CannotDisturb."""
     home = directory / name
@@ -143,6 +152,6 @@ def play(name: str, directory: Path, models: Any, sources: list[Path], seed: int
         with ExitStack() as stack:
             return LONG[name](Hall(stack, home, models, sources, random.Random(f"{seed} {name}")))
     except (Surprised, TimeoutError) as error:
-        return [str(error)]
+        return [str(error), *_logs(home)]
     finally:
         shutil.rmtree(home)
