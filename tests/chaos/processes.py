@@ -54,6 +54,7 @@ def figures(pid: int) -> dict[str, float]:
         return {}  # it is ending
     return {
         "rss_mb": int(status["VmRSS"][0]) * 1024 / 1e6,
+        "anonymous_mb": int(status["RssAnon"][0]) * 1024 / 1e6,
         "descriptors": float(descriptors),
         "threads": float(status["Threads"][0]),
     }
