@@ -96,27 +96,33 @@ def _is_there(trial: Trial, process: Process) -> bool:
 
 
 def die_at(
-    trial: Trial, places: Sequence[Place], before: Callable[[str], None] = lambda name: None, settle: bool = True
+    trial: Trial,
+    places: Sequence[Place],
+    settle: bool = True,
+    between: Callable[[], None] = lambda: None,
+    at_work: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Whoever comes to a place dies there: one life of the daemon for each, with work at hand.
 
-    A child is replaced, and the work done; then the daemon is killed, for its environment is that of its start.
-    `before` is called with the name when the daemon is at work; settle: wait for the work that is left.
+    A child is replaced, and the work done, where it is to settle; then the daemon is killed, for its environment is
+    that of its start. `between` is called when it is dead, and `at_work` when it is at work again.
     """
     subject = daemon_of(trial)
     subject.may_die = True
     for name, count in places:
         subject.crash()
+        between()
         file = trial.directory / f"died-{name}"
+        file.unlink(missing_ok=True)  # of a round before
         subject.environment = {failpoints.VARIABLE: f"{name}:{count}:{file}"}
         trial.workload.add_wave()
-        _until_reached(trial, name, file, before)
+        _until_reached(trial, name, file, subject.drain if name == failpoints.DURING_DRAIN else at_work)
         if settle and subject.is_running:
             subject.wait_idle(THERE_SECONDS)
     return []
 
 
-def _until_reached(trial: Trial, name: str, file: Path, before: Callable[[str], None]) -> None:
+def _until_reached(trial: Trial, name: str, file: Path, at_work: Callable[[], None]) -> None:
     subject, was_at_work = daemon_of(trial), False
 
     def is_reached() -> bool:
@@ -126,7 +132,7 @@ def _until_reached(trial: Trial, name: str, file: Path, before: Callable[[str], 
         subject.ensure_running()
         if subject.is_at_work and not was_at_work:
             was_at_work = True
-            subject.drain() if name == failpoints.DURING_DRAIN else before(name)
+            at_work()
         elif was_at_work and name != failpoints.DURING_DRAIN and subject.is_idle():
             trial.workload.add_wave()  # it was not enough to come there so often
         return False
@@ -187,11 +193,10 @@ def outage(trial: Trial, server: Server, seconds: float) -> list[str]:
 
 
 def die_while_away(trial: Trial, server: Server, flush: Place, replay: Place) -> list[str]:
-    """The consumer dies when it writes the spool, then when it reads it back, after another start."""
-    die_at(trial, [flush], lambda name: server.refuse(), settle=False)
+    """The consumer dies when it writes the spool, then when it reads it back: after a start, and not yet ready."""
+    die_at(trial, [flush], settle=False, at_work=server.refuse)
     wait_until(lambda: bool(spooled(trial)), THERE_SECONDS, "a spool")
-    die_at(trial, [replay], lambda name: server.loopback.clear())
-    return []
+    return die_at(trial, [replay], between=server.loopback.clear)
 
 
 class _Memory:
