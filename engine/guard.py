@@ -84,7 +84,7 @@ class Guard:
     def ready(self, child: Child) -> None:
         """It can take work; a consumer that took another's place gets what that one had not acknowledged."""
         role = child.spec.role
-        if role == "consumer" and role in self._was_ready and not child.ready:
+        if role == "consumer" and self.restarts[child.name] and not child.ready:  # the dead one may never have been
             self._fleet.send(self._fleet.engine, ConsumerReplaced())
         child.ready = True
         self._was_ready.add(role)

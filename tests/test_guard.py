@@ -410,6 +410,16 @@ def test_the_engine_sends_again_what_a_dead_consumer_did_not_acknowledge_when_th
     assert rig.told[0][0] == "consumer"
 
 
+def test_so_it_does_when_the_dead_consumer_never_was_ready() -> None:
+    """It may have been replaying its spool, with the engine connected to it already."""
+    rig = Rig()
+    rig.ready(rig.fleet.engine, *rig.fleet.decoders)
+    rig.fleet.consumer.die(STRANGE)
+    rig.turns(1.0)
+    rig.ready(rig.fleet.consumer)
+    assert rig.said_to("engine") == [ConsumerReplaced()]
+
+
 def test_a_run_over_files_gives_up_on_a_consumer_that_dies_again_and_again_with_nothing_done() -> None:
     rig = Rig(endless=False, engine_restarts=2)
 
