@@ -192,6 +192,7 @@ def test_metrics_tell_what_status_tells(settings: list[str], root: Path, tmp_pat
 
         process.until(lambda: 'sluice_videos_total{status="indexed"} 1.0' in page())
         process.until(lambda: "sluice_points_total 3.0" in page())  # the consumer counts them once a second
+        assert 'sluice_state{state="idle"} 1.0' in page()
 
 
 def test_a_lost_ledger_is_rebuilt_from_the_store(settings: list[str], root: Path, tmp_path: Path) -> None:

@@ -320,6 +320,7 @@ def test_a_root_may_be_a_link(tmp_path: Path, start: Start) -> None:
     rig.until_watching()
     made(tmp_path / "real/b.mp4")
     rig.until_arrived(bytes(tmp_path / "link/b.mp4"))
+    assert rig.gone == []
 
 
 def test_urgent_roots_come_first_and_a_full_queue_holds_nobody_else_up(tmp_path: Path, start: Start) -> None:
@@ -387,6 +388,7 @@ def test_what_was_queued_before_a_reload_is_given_after_it(tmp_path: Path, start
     rig.until_queued(1)
     rig.watcher.reload(options_of(tmp_path, include=("*.mp4",)))
     rig.until_arrived(path)
+    assert rig.gone == []
 
 
 @pytest.mark.parametrize("roots", [("/a", "/b/../a"), ("",), ("a\0b",)])
@@ -452,3 +454,4 @@ def test_a_scan_that_is_wanted_finds_what_the_ledger_has_forgotten(tmp_path: Pat
     del rig.ledger.rows[path]
     rig.watcher.scan_soon()
     rig.until_arrived(path)
+    assert rig.gone == []
