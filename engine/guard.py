@@ -6,7 +6,6 @@ once. A run over files gives up on what cannot be mended; the daemon (`endless`)
 What the board must be told of a death stays on a list here until the board has taken it: its book may be unavailable.
 """
 
-import math
 import random
 import signal
 import time
@@ -27,7 +26,7 @@ from transport.sockets import Received
 
 HEAR_OUT_MS = 20  # for what lies in our socket when the engine is dead
 TURN_SECONDS = 1.0  # of silence between two looks, at most: while a disk held us up, or SIGSTOP, nobody was heard
-STALLED = "{} made no progress for {:.0f} s and was killed (run.stall_seconds)"
+STALLED = "{} gave no sign of life for {:.0f} s and was killed (run.stall_seconds)"
 SILENT = "the {} said nothing for too long and was killed (run.engine_stall_seconds)"
 LATE = "{} was not ready in time and was killed (run.start_timeout_seconds)"
 
@@ -234,8 +233,8 @@ class Guard:
                 if not ending and self._comes_back(decoder):
                     self._fleet.replace_decoder(decoder)
             elif decoder.is_alive:
-                is_busy = decoder.identity in self._assigned
-                self._hurry(decoder, self._config.run.stall_seconds if is_busy else math.inf, STALLED)
+                # An idle one, too: what it has sent may still lie in its socket, and does not leave it while it hangs.
+                self._hurry(decoder, self._config.run.stall_seconds, STALLED)
             elif not (ending and decoder.process.exitcode == 0):  # in order: its last words come
                 self._lose(decoder)
 

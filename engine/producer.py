@@ -49,6 +49,7 @@ from transport.sockets import Channel
 
 BEAT_SECONDS = 0.5  # how often a busy decoder says that it is alive
 STATS_SECONDS = 5.0  # and how large it is
+IDLE_SECONDS = 1.0  # how often one without a task says the latter: that it is alive, too
 # While the engine does not read, what was sent lies in our own memory, where ZeroMQ bounds messages and not bytes. So
 # much is 450 frames or 70 windows of 30 s: many batches of each model.
 MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
@@ -84,8 +85,10 @@ class Decoder:
         self._items.send(Join())
         self._control.send(Ready(role=self._spec.role, index=self._spec.index, notes=notes()))
         while not self._draining:
-            received = self._control.receive(timeout_ms=None)
-            if received is not None:
+            received = self._control.receive(timeout_ms=int(IDLE_SECONDS * 1000))
+            if received is None:
+                self._send_stats()
+            else:
                 self._handle(received.message)
         self._flush()
         self._items.close()

@@ -240,9 +240,12 @@ def test_an_engine_that_dies_again_and_again_ends_the_run(sample_video: Path, ti
     killed: set[int] = set()
 
     def kill_each(supervisor: Supervisor) -> bool:
-        if supervisor.fleet is not None and is_up(supervisor):
-            killed.add(supervisor.fleet.engine.process.pid or 0)
-            supervisor.fleet.engine.kill()
+        """The consumer stands still from the start of the work on: nothing becomes durable between two deaths."""
+        fleet = supervisor.fleet
+        if fleet is not None and (is_up(supervisor) or (killed and fleet.engine.ready)):
+            os.kill(fleet.consumer.process.pid or 0, signal.SIGSTOP)
+            killed.add(fleet.engine.process.pid or 0)
+            fleet.engine.kill()
         return False
 
     meddler = Meddler(kill_each)
@@ -255,17 +258,31 @@ def test_an_engine_that_dies_again_and_again_ends_the_run(sample_video: Path, ti
 
 
 def test_an_engine_that_dies_while_the_run_is_ending_leaves_what_is_durable(
-    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+    sample_video: Path,
+    tiny_models: Any,
+    tmp_path: Path,
+    undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = settings_for(tiny_models, tmp_path, *SLOW, "run.stall_seconds=100")
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+
+    steps = ["hold"]
 
     def drain_and_kill(supervisor: Supervisor) -> bool:
-        fleet, board = supervisor.fleet, supervisor.board
-        if fleet is None or board is None or not is_up(supervisor):
+        """When it dies, something is durable, and a decoder that was stopped before has just been given a task."""
+        fleet, board, guard = supervisor.fleet, supervisor.board, supervisor.guard
+        if fleet is None or board is None or guard is None:
             return False
-        if any(sent_whole(supervisor)):  # so that not all is sent, and so durable, by then
-            os.kill(fleet.decoders[0].process.pid or 0, signal.SIGSTOP)
-        if any(job.points for job in board.jobs.values()):
+        decoder = fleet.decoders[0]
+        done = any(job.points for job in board.jobs.values())
+        if steps[-1] == "hold" and (done or any(sent_whole(supervisor))):
+            monkeypatch.setattr(board, "next_message", lambda: None)  # so that not all is durable by then
+            steps.append("stop")
+        elif steps[-1] == "stop" and done and guard.is_idle(decoder):
+            os.kill(decoder.process.pid or 0, signal.SIGSTOP)
+            monkeypatch.undo()
+            steps.append("drain")
+        elif steps[-1] == "drain" and not guard.is_idle(decoder):
             supervisor._draining = True  # as SIGTERM does
             fleet.engine.kill()
         return supervisor._draining
