@@ -99,6 +99,17 @@ class LocalStore:
         operation = edge.UpdateOperation.set_payload_by_filter(to_filter(filter), dict(payload))
         self._update(collection, found, operation)
 
+    def set_payloads(self, collection: str, payloads: Mapping[str, Mapping[str, Any]]) -> None:
+        if not payloads or not self._has(collection):
+            return
+        found = self._writable(collection)
+        self._directory.check_room(0)
+        with edge_errors(self._path(collection)):
+            for id_, payload in payloads.items():
+                one = to_filter(Filter(ids=(id_,)))  # by an id alone, a point that is not there is an error
+                found.shard.update(edge.UpdateOperation.set_payload_by_filter(one, dict(payload)))
+            found.shard.flush()
+
     def delete(self, collection: str, filter: Filter) -> None:
         check_filter_for_delete(filter)
         if not self._has(collection):
@@ -148,10 +159,15 @@ class LocalStore:
         return [Hit(point.score, str(point.id), collection, point.payload or {}) for point in points]
 
     def scroll(
-        self, collection: str, with_vectors: bool, filter: Filter | None = None, page: int = 256
+        self,
+        collection: str,
+        with_vectors: bool,
+        filter: Filter | None = None,
+        page: int = 256,
+        start: str | None = None,
     ) -> Iterator[StoredPoint]:
         found = self._find(collection)
-        offset: edge.PointId | None = None
+        offset: edge.PointId | None = start
         while found is not None:
             request = edge.ScrollRequest(
                 offset=offset, limit=page, filter=to_filter(filter), with_payload=True, with_vector=with_vectors

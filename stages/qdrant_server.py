@@ -113,6 +113,20 @@ class ServerStore:
             name = self._name(collection)
             self._check_done(self._client.set_payload(name, dict(payload), points=to_filter(filter), wait=True))
 
+    def set_payloads(self, collection: str, payloads: Mapping[str, Mapping[str, Any]]) -> None:
+        self._check_writable()
+        each = list(payloads.items())
+        for first in range(0, len(each), _REQUEST_POINTS):
+            operations = [
+                models.SetPayloadOperation(
+                    set_payload=models.SetPayload(payload=dict(payload), filter=to_filter(Filter(ids=(id_,))))
+                )
+                for id_, payload in each[first : first + _REQUEST_POINTS]
+            ]
+            with self._errors(missing=True):
+                for result in self._client.batch_update_points(self._name(collection), operations, wait=True):
+                    self._check_done(result)
+
     def delete(self, collection: str, filter: Filter) -> None:
         check_filter_for_delete(filter)
         self._check_writable()
@@ -142,9 +156,14 @@ class ServerStore:
         return [Hit(point.score, str(point.id), collection, point.payload or {}) for point in found]
 
     def scroll(
-        self, collection: str, with_vectors: bool, filter: Filter | None = None, page: int = 256
+        self,
+        collection: str,
+        with_vectors: bool,
+        filter: Filter | None = None,
+        page: int = 256,
+        start: str | None = None,
     ) -> Iterator[StoredPoint]:
-        offset: Any = None
+        offset: Any = start
         while True:
             records: list[models.Record] = []
             with self._errors(missing=True):

@@ -18,8 +18,9 @@ Vector = Sequence[float] | NDArray[np.floating[Any]]  # [dimension], finite; sto
 FRAMES = "frames"
 SPEECH = "speech"
 VOICES = "voices"
+SPEAKERS = "speakers"  # the voices of each video (kind "cluster"), and enrolled people (kind "profile")
 VIDEOS = "videos"  # one record for each indexed video: not searched, and no result of any model
-COLLECTIONS = (FRAMES, SPEECH, VOICES, VIDEOS)
+COLLECTIONS = (FRAMES, SPEECH, VOICES, SPEAKERS, VIDEOS)
 SPARSE_VECTOR = "bm25"
 KEYWORD_FIELDS = ("video_id", "model", "speaker", "language")  # payload fields with a keyword index
 FLOAT_FIELDS = ("start_seconds",)  # payload fields with a float index
@@ -62,6 +63,11 @@ def speech_spec(dimension: int) -> CollectionSpec:
 def voices_spec(dimension: int) -> CollectionSpec:
     """Voice windows."""
     return CollectionSpec(VOICES, {"voice": dimension}, keywords=("video_id", "model", "speaker"))
+
+
+def speakers_spec(dimension: int) -> CollectionSpec:
+    """The mean voice of each cluster of each video, and of each enrolled person. Times are in the payload."""
+    return CollectionSpec(SPEAKERS, {"voice": dimension}, keywords=("kind", "video_id", "model", "speaker"), floats=())
 
 
 def videos_spec() -> CollectionSpec:
@@ -109,10 +115,19 @@ class Filter:
     from_seconds: float | None = None  # start_seconds >= from_seconds
     until_seconds: float | None = None  # start_seconds < until_seconds
     ids: tuple[str, ...] | None = None  # an empty tuple matches no point
+    kind: str | None = None  # of a point in `speakers`: cluster | profile
+    cluster: int | None = None  # one voice of one video: give video_id and model, too; it has no index of its own
 
-    def keywords(self) -> dict[str, str]:
+    def keywords(self) -> dict[str, str | int]:
         """Payload field → the value that it must equal."""
-        values = {"video_id": self.video_id, "model": self.model, "speaker": self.speaker, "language": self.language}
+        values = {
+            "video_id": self.video_id,
+            "model": self.model,
+            "speaker": self.speaker,
+            "language": self.language,
+            "kind": self.kind,
+            "cluster": self.cluster,
+        }
         return {name: value for name, value in values.items() if value is not None}
 
     def has_range(self) -> bool:
@@ -146,15 +161,26 @@ class Store(Protocol):
         """Nearest points, best first. With text, and where there is BM25: dense and BM25 ranks fused by RRF."""
 
     def scroll(
-        self, collection: str, with_vectors: bool, filter: Filter | None = None, page: int = 256
+        self,
+        collection: str,
+        with_vectors: bool,
+        filter: Filter | None = None,
+        page: int = 256,
+        start: str | None = None,
     ) -> Iterator[StoredPoint]:
-        """Every matching point, in the order of ids, with at most `page` points in memory."""
+        """Every matching point, in the order of ids, from the id `start` on; at most `page` points are in memory."""
 
     def count(self, collection: str, filter: Filter | None = None) -> int:
         """Exact number of matching points."""
 
     def set_payload(self, collection: str, filter: Filter, payload: Mapping[str, Any]) -> None:
         """Set these payload fields on every matching point, and leave the others. Durable when it returns."""
+
+    def set_payloads(self, collection: str, payloads: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set fields of single points, by id, and leave their other fields. Durable when it returns.
+
+        Ids that the collection does not have are passed over.
+        """
 
     def delete(self, collection: str, filter: Filter) -> None:
         """Delete every matching point. ValueError when the filter is empty. Durable when it returns."""

@@ -133,6 +133,11 @@ def _set_payload(shard: edge.EdgeShard, body: Json) -> Json:
     return _apply(shard, operation)
 
 
+def _batch(shard: edge.EdgeShard, body: Json) -> list[Json]:
+    """Each operation of the batch; only those that Sluice sends."""
+    return [_set_payload(shard, each["set_payload"]) for each in body["operations"]]
+
+
 def _delete(shard: edge.EdgeShard, body: Json) -> Json:
     return _apply(shard, edge.UpdateOperation.delete_points_by_filter(_filter(body["filter"])))
 
@@ -223,6 +228,7 @@ _OPERATIONS = {
     "PUT points": _upsert,
     "POST points": _retrieve,
     "POST points/payload": _set_payload,
+    "POST points/batch": _batch,
     "POST points/delete": _delete,
     "POST points/scroll": _scroll,
     "POST points/count": _count,

@@ -233,6 +233,21 @@ def sparse_of(point: StoredPoint) -> dict[int, float]:
     return dict(zip(point.sparse.indices, point.sparse.values, strict=True))
 
 
+def test_set_payloads_changes_single_points_and_passes_over_those_that_are_not_there(store: Store) -> None:
+    store.upsert("frames", frames(4))
+    first, second = frames(4)[:2]
+    gone = point_id("nobody", "frame", "m", 0)
+    store.set_payloads("frames", {first.id: {"speaker": "Ada"}, second.id: {"cluster": 2}, gone: {"speaker": "Eve"}})
+    store.set_payloads("frames", {})
+    store.set_payloads("nowhere", {first.id: {"speaker": "Eve"}})
+    found = {point.id: point.payload for point in store.scroll("frames", with_vectors=False)}
+    assert found[first.id] == first.payload | {"speaker": "Ada"}
+    assert found[second.id] == second.payload | {"cluster": 2}
+    assert gone not in found
+    assert [point.id for point in store.scroll("frames", False, Filter(cluster=2))] == [second.id]
+    assert store.count("frames", Filter(video_id=second.payload["video_id"], cluster=3)) == 0
+
+
 def test_set_payload_leaves_other_fields_and_other_points(store: Store) -> None:
     store.upsert("frames", [*frames(4, "v1"), *frames(4, "v2")])
     store.set_payload("frames", Filter(video_id="v1", until_seconds=2.0), {"speaker": "Ada", "speaker_score": 0.5})
@@ -260,6 +275,13 @@ def test_optimize_changes_no_answer(store: Store) -> None:
     store.optimize()
     assert [hit.id for hit in store.search("frames", "image", row, 10)] == [hit.id for hit in before]
     assert store.count("frames") == 600
+
+
+def test_scroll_begins_at_an_id(store: Store) -> None:
+    store.upsert("frames", frames(5))
+    ids = [point.id for point in store.scroll("frames", with_vectors=False)]
+    assert [point.id for point in store.scroll("frames", False, page=2, start=ids[3])] == ids[3:]
+    assert [point.id for point in store.scroll("frames", False, Filter(ids=(ids[0],)), start=ids[1])] == []
 
 
 def test_what_does_not_exist_is_empty(opener: Opener) -> None:

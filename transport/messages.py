@@ -8,7 +8,8 @@ Who says what to whom:
     engine ──Join, Points, TaskResult──► consumer ──Grant──► engine
     consumer ──TaskDurable──► supervisor ──Committed──► consumer
     supervisor ──EmbedQuery──► engine ──QueryVectors──► supervisor ──SearchStore──► consumer ──StoreHits──► supervisor
-    supervisor ──Repath, Remove, RecordVideo──► consumer ──OperationDone──► supervisor
+    supervisor ──Repath, Remove, RecordVideo, Label──► consumer ──OperationDone──► supervisor
+    supervisor ──FetchPoints, SpeakersTask──► consumer ──FetchedPoints, SpeakersDone──► supervisor
 
 Headers travel as MessagePack in frame 0; the array that a header describes travels as raw bytes in frame 1.
 Times are seconds from the start of the medium, as a player would show them.
@@ -142,6 +143,7 @@ class AudioResume(Value, frozen=True):
     section: int  # number of the section that begins here; the first is 0
     seconds: float  # everything that was said before it has left the decoder
     state: bytes  # of the reader, its own affair; without it reading begins at 0 and what lies before is not sent
+    languages: tuple[tuple[str, float], ...] = ()  # heard before it, and for how many seconds: the engine adds them
 
 
 class Suspect(Value, frozen=True):
@@ -253,6 +255,45 @@ class RecordVideo(Message, frozen=True):
     fingerprint: str
     shown_path: str
     report: str  # its row of the report, as JSON
+
+
+class Label(Message, frozen=True):
+    """To the consumer: find out who speaks when in this video, from its stored voices, and note it at its points."""
+
+    request: int
+    video_id: str
+    model: str  # label of the voice model
+
+
+class VoiceSample(Value, frozen=True):
+    """The voice in one clip of an enrolment. Components of one vector add up to a unit vector."""
+
+    content: str  # sha256 of the clip
+    shown_path: str
+    seconds: float  # of speech
+    vectors: tuple[tuple[float, ...], ...]  # [windows, dimension], float16 precision
+
+
+class SpeakersTask(Message, frozen=True):
+    """To the consumer: look at, or change, the enrolled speakers."""
+
+    request: int
+    action: Literal["enroll", "list", "show", "rename", "merge", "remove", "relabel"]
+    model: str  # label of the voice model
+    name: str | None = None
+    into: str | None = None  # rename: the new name; merge: the speaker that stays
+    samples: tuple[VoiceSample, ...] = ()  # enroll
+    now: float = 0.0  # unix seconds, for the history
+
+
+class FetchPoints(Message, frozen=True):
+    """To the consumer: a page of the points of one video, or of all, in the order of ids, without vectors."""
+
+    request: int
+    collection: str
+    video_id: str | None
+    start: str | None = None  # the first id
+    limit: int = 256
 
 
 class Prepare(Message, frozen=True):
@@ -410,6 +451,7 @@ class TaskStart(Message, frozen=True):
     video_id: str
     shown_path: str
     section: int = 0  # its first
+    languages: tuple[tuple[str, float], ...] = ()  # as in AudioResume
 
 
 class Frame(Message, frozen=True):
@@ -502,6 +544,7 @@ class TaskResult(Message, frozen=True):
     batch_splits: int
     section: int = 0  # which one it is; sections come in order
     resume: AudioResume | None = None  # where the next section begins; None: this is the last
+    languages: tuple[tuple[str, float], ...] = ()  # transcribed in this section, and how many seconds of each
 
 
 # --- consumer → supervisor ------------------------------------------------------------------------------------------
@@ -536,17 +579,36 @@ class StoreHits(Message, frozen=True):
 
 
 class OperationDone(Message, frozen=True):
-    """Answer to Repath, Remove and RecordVideo: it is durable in the store."""
+    """Answer to Repath, Remove, RecordVideo and Label: it is durable in the store."""
 
     request: int
     error: str | None = None  # "code: message": the store refused it for good
+
+
+class FetchedPoints(Message, frozen=True):
+    """Answer to FetchPoints."""
+
+    request: int
+    points: tuple[FoundPoint, ...]  # score 0
+    following: str | None = None  # the first id of the next page; None: this was the last
+    error: str | None = None  # "code: message"
+
+
+class SpeakersDone(Message, frozen=True):
+    """Answer to SpeakersTask: what the command prints with --json."""
+
+    request: int
+    body: dict[str, Any] | None
+    error: str | None = None  # "code: message"
 
 
 # --- what each socket may carry -------------------------------------------------------------------------------------
 
 ToDecoder = Probe | DecodeFrames | DecodeAudio | Drain
 ToEngineControl = Abort | Drain | ConsumerReplaced | EmbedQuery
-ToConsumerControl = Prepare | Drain | Committed | SearchStore | Repath | Remove | RecordVideo
+ToConsumerControl = (
+    Prepare | Drain | Committed | SearchStore | Repath | Remove | RecordVideo | Label | SpeakersTask | FetchPoints
+)
 ToSupervisor = (
     Hello
     | Ready
@@ -563,6 +625,8 @@ ToSupervisor = (
     | QueryVectors
     | StoreHits
     | OperationDone
+    | FetchedPoints
+    | SpeakersDone
 )
 ToEngine = Join | TaskStart | Frame | Speech | Caption | Checkpoint | TaskEnd
 ToConsumer = Join | Points | TaskResult
