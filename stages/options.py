@@ -6,6 +6,8 @@ from msgspec import Meta, Struct
 
 Positive = Annotated[float, Meta(gt=0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Temperature = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,8 +42,16 @@ class SpeechOptions(Options, frozen=True):
     min_silence_ms: Annotated[int, Meta(ge=0)] = 300  # a pause between sentences, longer than between words
     pad_ms: Annotated[int, Meta(ge=0)] = 200  # first and last consonants are quiet; measured in docs/speech.md
     window_seconds: Annotated[float, Meta(ge=1, le=30)] = 30.0  # Whisper's encoder takes exactly 30 s
-    language: str | None = None  # None: found by the model
+    task: Literal["transcribe", "translate"] = "transcribe"  # translate: Whisper's other task, into English
+    language: str | None = None  # None: found by the model, window by window
+    language_threshold: Share = 0.5  # Whisper's own; a window that is less sure takes the language of those before it
+    initial_prompt: str | None = None  # as if said before each window: names, spelling, style
+    hotwords: str | None = None  # words to be expected
     beam_size: PositiveInt = 1  # greedy: with batches the accuracy gained by beams is small, the cost is not
+    temperatures: Annotated[tuple[Temperature, ...], Meta(min_length=1, max_length=16)] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    compression_ratio_threshold: Positive = 2.4  # these four are Whisper's own
+    log_prob_threshold: Annotated[float, Meta(le=0)] = -1.0
+    no_speech_threshold: Share = 0.6
     max_audio_gap_seconds: Positive = 1.0  # a longer hole in the sound is reported as a gap
 
 
