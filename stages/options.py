@@ -61,6 +61,7 @@ class VoiceOptions(Options, frozen=True):
     window_seconds: Positive = 3.0  # ECAPA was trained on 3 s
     hop_seconds: Positive = 1.5  # half overlap: a turn shorter than a window still has one of its own
     min_seconds: Positive = 1.0  # shorter speech does not tell speakers apart
+    enroll_min_seconds: Positive = 5.0  # of a clip: three windows, the fewest whose mean is steadier than one
 
 
 class ModelOptions(Options, frozen=True):
