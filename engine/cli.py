@@ -94,7 +94,10 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
 
 def _add_points(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--collection", choices=("frames", "speech", "voices"), metavar="C", help="frames, speech or voices"
+        "--collection",
+        choices=("frames", "speech", "voices", "speakers"),
+        metavar="C",
+        help="frames, speech, voices or speakers",
     )
     parser.add_argument("--vectors", action="store_true", help="with their vectors")
     parser.set_defaults(command=_points)

@@ -23,8 +23,11 @@ from transport.messages import (
     Committed,
     ConsumerStats,
     Drain,
+    FetchPoints,
     Grant,
     Join,
+    Label,
+    OperationDone,
     Points,
     Prepare,
     Ready,
@@ -133,6 +136,10 @@ class Consumer:
                     self._writer.committed(key, section)
                 case SearchStore() as request:
                     self._control.send(self._access.search(request))
+                case FetchPoints() as request:
+                    self._control.send(self._access.fetch(request))
+                case Label(request=request):
+                    self._control.send(OperationDone(request=request))
                 case Repath() | Remove() | RecordVideo() as operation:
                     self._writer.operate(operation)
                 case Prepare(dimensions=dimensions):

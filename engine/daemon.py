@@ -35,7 +35,7 @@ from engine.sandbox import name_process
 from engine.supervisor import Supervisor
 from engine.watcher import Arrived, Gone, Notice, Watcher
 from stages.errors import SluiceError
-from transport.messages import QueryVectors, StoreHits
+from transport.messages import FetchedPoints, QueryVectors, SpeakersDone, StoreHits
 
 STATUS_SECONDS = 1.0
 EVENTS = 100  # of the watcher, taken in one turn at most
@@ -127,10 +127,13 @@ class Daemon:
         self._held.callback(self._watcher.stop)
 
     def heard(self, message: Any) -> None:
-        """An answer of the engine or the consumer to a search."""
+        """An answer of the engine or the consumer to what a command asked."""
         assert self._reception is not None
-        if isinstance(message, QueryVectors | StoreHits):
-            self._reception.searches.heard(message)
+        match message:
+            case QueryVectors() | StoreHits():
+                self._reception.searches.heard(message)
+            case FetchedPoints() | SpeakersDone():
+                self._reception.errands.heard(message)
 
     def turn(self) -> None:
         """One turn of the supervisor's loop."""

@@ -75,6 +75,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX operations_by_refused ON operations (refused, id)",
         "CREATE INDEX operations_by_video ON operations (video_id)",
     ),
+    (
+        "ALTER TABLE tasks ADD COLUMN resume_languages TEXT",  # JSON, as in AudioResume
+        # --- the outbox: one more kind
+        "DROP INDEX operations_by_refused",
+        "DROP INDEX operations_by_video",
+        "ALTER TABLE operations RENAME TO operations_2",
+        "CREATE TABLE operations (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " kind TEXT NOT NULL CHECK (kind IN ('repath', 'remove', 'record', 'label')), video_id TEXT NOT NULL,"
+        " payload TEXT NOT NULL, refused TEXT, at REAL NOT NULL)",
+        "INSERT INTO operations SELECT * FROM operations_2",
+        # An id is never used again, not even one whose operation is done: the consumer may still answer it.
+        "UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'operations_2')"
+        " WHERE name = 'operations'",
+        "INSERT INTO sqlite_sequence (name, seq) SELECT 'operations', seq FROM sqlite_sequence"
+        " WHERE name = 'operations_2' AND NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'operations')",
+        "DROP TABLE operations_2",
+        "CREATE INDEX operations_by_refused ON operations (refused, id)",
+        "CREATE INDEX operations_by_video ON operations (video_id)",
+    ),
 )  # fmt: skip
 VERSION = len(MIGRATIONS)
 

@@ -21,7 +21,7 @@ MORE_NOTES = "further notes are not listed"
 SUMS = ("speech_seconds", "text_seconds", "voiced_seconds", "voice_seconds", "oom_events", "batch_splits")
 
 Kind = Literal["frames", "audio"]
-OperationKind = Literal["repath", "remove", "record"]
+OperationKind = Literal["repath", "remove", "record", "label"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,8 @@ class Tasks:
             )
             in_part = self._database.write(
                 f"UPDATE tasks SET state = 'open', deaths = 0, section = 0, resume_seconds = NULL, resume_state = NULL,"
-                f" result = NULL {mine} AND state = 'done' AND json_array_length(result, '$.failures') > 0",
+                f" resume_languages = NULL, result = NULL {mine} AND state = 'done'"
+                " AND json_array_length(result, '$.failures') > 0",
                 (video_id, self._fingerprint),
             )
         return given_up + in_part
@@ -138,8 +139,9 @@ class Tasks:
 
     def _stored(self, video_id: str) -> list[PlannedTask]:
         rows = self._database.rows(
-            "SELECT id, kind, start_seconds, end_seconds, state, deaths, section, resume_seconds, resume_state, result,"
-            " error_code, error_message FROM tasks WHERE video_id = ? AND fingerprint = ? ORDER BY id",
+            "SELECT id, kind, start_seconds, end_seconds, state, deaths, section, resume_seconds, resume_state,"
+            " resume_languages, result, error_code, error_message FROM tasks WHERE video_id = ? AND fingerprint = ?"
+            " ORDER BY id",
             (video_id, self._fingerprint),
         )
         return [_planned(row) for row in rows]
@@ -154,12 +156,13 @@ class Tasks:
 
     def _advance(self, task_id: int, whole: TaskResult, resume: AudioResume | None) -> None:
         text = msgspec.json.encode(msgspec.structs.replace(whole, resume=None)).decode()
-        section, seconds, state = (
-            (resume.section, resume.seconds, resume.state) if resume is not None else (whole.section, None, None)
-        )
+        place: tuple[Any, ...] = (whole.section, None, None, None)
+        if resume is not None:
+            place = (resume.section, resume.seconds, resume.state, json.dumps(resume.languages))
         self._database.write(
-            "UPDATE tasks SET state = ?, section = ?, resume_seconds = ?, resume_state = ?, result = ? WHERE id = ?",
-            ("done" if resume is None else "open", section, seconds, state, text, task_id),
+            "UPDATE tasks SET state = ?, section = ?, resume_seconds = ?, resume_state = ?, resume_languages = ?,"
+            " result = ? WHERE id = ?",
+            ("done" if resume is None else "open", *place, text, task_id),
         )
 
 
@@ -295,14 +298,16 @@ def _decoded(text: str) -> TaskResult:
 
 
 def _planned(row: tuple[Any, ...]) -> PlannedTask:
-    task_id, kind, start, end, state, deaths, section, seconds, resume_state, result, code, message = row
+    task_id, kind, start, end, state, deaths, section, seconds, resume_state, languages, result, code, message = row
+    heard = tuple((language, heard_seconds) for language, heard_seconds in json.loads(languages or "[]"))
     is_resumed = state == "open" and seconds is not None
+    resume = AudioResume(section=section, seconds=seconds, state=resume_state, languages=heard) if is_resumed else None
     return PlannedTask(
         task_id=task_id,
         span=TaskSpan(kind, start, end),
         state=state,
         deaths=deaths,
-        resume=AudioResume(section=section, seconds=seconds, state=resume_state) if is_resumed else None,
+        resume=resume,
         results=_decoded(result) if result is not None else None,
         error=(code, message) if code is not None else None,
     )

@@ -1,4 +1,5 @@
-"""What the store has yet to be told beside points: paths that changed, videos to remove, records of what is indexed.
+"""What the store has yet to be told beside points: paths that changed, videos to remove, records of what is indexed,
+and whose speakers are to be found.
 
 Each is written into the ledger with the change that causes it, and stays there until the consumer calls it durable. So
 a process may die at any place in between; doing one twice does no harm.
@@ -9,7 +10,7 @@ from typing import Any
 from engine.fleet import Fleet
 from engine.ledger import Ledger
 from engine.ledger_tasks import Operation
-from transport.messages import Message, OperationDone, RecordVideo, Remove, Repath
+from transport.messages import Label, Message, OperationDone, RecordVideo, Remove, Repath
 
 IN_FLIGHT = 8  # sent to the consumer and not answered
 
@@ -36,6 +37,10 @@ class Operations:
     def record(self, video_id: str, fingerprint: str, shown_path: str, report: str) -> None:
         """A video is indexed; report: its row, as JSON."""
         self._add("record", video_id, {"fingerprint": fingerprint, "path": shown_path, "report": report})
+
+    def label(self, video_id: str, model: str) -> None:
+        """Who speaks when in a video is to be found out; model: label of the voice model."""
+        self._add("label", video_id, {"model": model})
 
     def _add(self, kind: Any, video_id: str, payload: dict[str, Any]) -> None:
         self._outbox.add(kind, video_id, payload)
@@ -84,6 +89,8 @@ def message_of(operation: Operation) -> Message:
             return Repath(request=request, video_id=video_id, shown_path=facts["path"])
         case "remove":
             return Remove(request=request, video_id=video_id)
+        case "label":
+            return Label(request=request, video_id=video_id, model=facts["model"])
         case "record":
             return RecordVideo(
                 request=request,

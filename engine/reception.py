@@ -1,6 +1,7 @@
 """What the daemon answers to commands: status, searches, and what to try again or to forget.
 
-Searches take their way through the engine and the consumer (engine/search_flow.py); the rest is answered at once.
+Searches take their way through the engine and the consumer (engine/search_flow.py), what concerns stored points and
+speakers through the consumer (engine/errands.py); the rest is answered at once.
 """
 
 import os
@@ -8,6 +9,7 @@ import time
 from typing import Any
 
 from engine.config import Config
+from engine.errands import Errands
 from engine.errors import ConfigError
 from engine.frontdesk import FrontDesk
 from engine.host_memory import rss_bytes
@@ -18,7 +20,14 @@ from engine.status import History, Moment, ProcessState, RootState, document
 from engine.supervisor import Supervisor
 from engine.watcher import Watcher, WatchState
 from stages.errors import SluiceError
-from transport.requests import ForgetRequest, Request, RetryRequest, SearchRequest, StatusRequest
+from transport.requests import (
+    ForgetRequest,
+    PointsRequest,
+    RetryRequest,
+    SearchRequest,
+    SpeakersRequest,
+    StatusRequest,
+)
 
 SEARCH_OFF = "daemon.search = false: set it to true and start the daemon again"
 
@@ -34,23 +43,27 @@ class Reception:
         self._history = History()
         self._started_seconds = time.monotonic()
         self.searches = Searches()
+        self.errands = Errands()
 
     def turn(self) -> None:
         """Take requests, and answer what can be answered."""
         now = time.monotonic()
         for client, request in self._desk.take():
-            if not isinstance(request, SearchRequest):
+            if isinstance(request, PointsRequest | SpeakersRequest):
+                self.errands.start(client, request, now)
+            elif not isinstance(request, SearchRequest):
                 self._desk.answer(client, self._answer(request))
             elif self._config.daemon.search:
                 self.searches.start(client, request, self._labels(), now)
             else:
                 self._desk.answer(client, ConfigError("search-off", SEARCH_OFF))
         self.searches.expire(now)
+        self.errands.expire(now)
         self._pass_on()
         if (stats := self._supervisor.peaks.engine) is not None:
             self._history.see(stats, now)
 
-    def _answer(self, request: Request) -> dict[str, Any] | SluiceError:
+    def _answer(self, request: StatusRequest | RetryRequest | ForgetRequest) -> dict[str, Any] | SluiceError:
         board = self._supervisor.board
         in_work = board.content_in_work if board is not None else frozenset()
         try:
@@ -65,18 +78,18 @@ class Reception:
                     return forget(self._supervisor.records, request, in_work)
         except SluiceError as error:  # the ledger is away, or there is no such video
             return error
-        raise AssertionError(request)
 
     def _pass_on(self) -> None:
-        """What searches have to say to the engine, the consumer and the clients."""
+        """What searches and errands have to say to the engine, the consumer and the clients."""
         outgoing = self.searches.take()
+        errands, answers = self.errands.take()
         fleet = self._supervisor.fleet
         assert fleet is not None
         for question in outgoing.to_engine:  # to one that is away: asked again when another is ready
             fleet.send(fleet.engine, question)
-        for lookup in outgoing.to_consumer:
+        for lookup in [*outgoing.to_consumer, *errands]:
             fleet.send(fleet.consumer, lookup)
-        for client, result in outgoing.answers:
+        for client, result in [*outgoing.answers, *answers]:
             self._desk.answer(client, result)
 
     def _labels(self) -> dict[str, str] | None:
@@ -92,6 +105,7 @@ class Reception:
             self.searches.engine_replaced()
         elif role == "consumer":
             self.searches.consumer_replaced()
+            self.errands.consumer_replaced()
 
     # --- status -------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from engine.tally import Tally
 from engine.tasks import Board
 from engine.videos import VideoJob
 from stages.registry import configured, identify, resolve
+from stages.store import VOICES
 
 
 class Observer(Protocol):
@@ -60,6 +61,7 @@ class Records:
         self._observer = observer
         self._keep_rows = keep_rows
         self._fingerprint = fingerprint(config, models)
+        self._voice_model = next((each.removeprefix("voice ") for each in models if each.startswith("voice ")), None)
         self._waiting_for: str | None = None
         self.rows: list[dict[str, Any]] = []
         self.tally = Tally()
@@ -149,6 +151,7 @@ class Records:
             self._record_vanished(job, row)
             return
         with self.ledger.transaction():
+            self._label(job)
             if job.error is not None:
                 if job.video_id is not None:
                     self.ledger.videos.fail(job.video_id, job.error.code, job.error.message)
@@ -165,11 +168,17 @@ class Records:
             return
         with self.ledger.transaction():
             if job.error is None and job.status in ("indexed", "partial"):
+                self._label(job)
                 self._indexed(job.video_id, job, row)
             else:
                 self.archive.left_off(job.path, job.video_id)
             if stat_of(job.path) is None and not job.twins:
                 self.archive.vanished(job.video_id)
+
+    def _label(self, job: VideoJob) -> None:
+        """Its speakers are found when all of it is stored, or as much of it as could be."""
+        if job.video_id is not None and self._voice_model is not None and job.points[VOICES]:
+            self.operations.label(job.video_id, self._voice_model)
 
     def _indexed(self, video_id: str, job: VideoJob, row: dict[str, Any]) -> None:
         self.ledger.record_video(video_id, job.path, row)

@@ -149,7 +149,7 @@ class Searches:
         if search is None:
             return
         if message.error is not None:
-            self._end(search, _error_of(message.error))
+            self._end(search, error_of(message.error))
             return
         missing = [name for name in search.models if ROLE_OF[name] not in message.vectors]
         if missing:
@@ -178,7 +178,7 @@ class Searches:
         if search is None:
             return
         if message.error is not None:
-            self._end(search, _error_of(message.error))
+            self._end(search, error_of(message.error))
             return
         search.found[search.lookups.pop(message.request).collection] = message.hits
         if not search.lookups:
@@ -193,7 +193,7 @@ def _asks(question: EmbedQuery | None, request: int) -> bool:
     return question is not None and question.request == request
 
 
-def _error_of(text: str) -> SluiceError:
-    """From "code: message"."""
+def error_of(text: str) -> SluiceError:
+    """From "code: message", as the engine and the consumer say what went wrong."""
     code, separator, message = text.partition(": ")
     return SluiceError(code, message) if separator else SluiceError("search-failed", text)

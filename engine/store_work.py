@@ -5,12 +5,14 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 from engine.failpoints import AFTER_UPSERT, BEFORE_UPSERT, reach
 from stages.errors import StoreError, StoreUnavailable
 from stages.store import (
     COLLECTIONS,
     FRAMES,
+    SPEAKERS,
     SPEECH,
     VIDEOS,
     VOICES,
@@ -20,19 +22,35 @@ from stages.store import (
     StoredPoint,
     StoredVideo,
     frames_spec,
+    speakers_spec,
     speech_spec,
     video_point,
     videos_spec,
     voices_spec,
 )
 from transport.codec import WireError, as_array
-from transport.messages import FoundPoint, Points, RecordVideo, Remove, Repath, SearchStore, StoreHits
+from transport.messages import (
+    FetchedPoints,
+    FetchPoints,
+    FoundPoint,
+    Points,
+    RecordVideo,
+    Remove,
+    Repath,
+    SearchStore,
+    StoreHits,
+)
 
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 10.0
 
 Operation = Repath | Remove | RecordVideo
-_SPEC_OF = {FRAMES: ("image", frames_spec), SPEECH: ("text", speech_spec), VOICES: ("voice", voices_spec)}
+_SPEC_OF = {
+    FRAMES: ("image", frames_spec),
+    SPEECH: ("text", speech_spec),
+    VOICES: ("voice", voices_spec),
+    SPEAKERS: ("voice", speakers_spec),
+}
 
 
 def collection_specs(dimensions: Mapping[str, int]) -> list[CollectionSpec]:
@@ -133,13 +151,23 @@ class StoreAccess:
 
     def search(self, request: SearchStore) -> StoreHits:
         """The points nearest to a vector. What goes wrong, or that the store is away, is told in the answer."""
-        failure: StoreError | None = self.away
-        if failure is None or failure.code == "store-full":  # a full disk can be read
-            try:
-                return StoreHits(request=request.request, hits=find(self._opened(), request))
-            except StoreError as error:
-                failure = error
-        return StoreHits(request=request.request, hits=(), error=f"{failure.code}: {failure.message}")
+        try:
+            return StoreHits(request=request.request, hits=find(self._readable(), request))
+        except StoreError as error:
+            return StoreHits(request=request.request, hits=(), error=f"{error.code}: {error.message}")
+
+    def fetch(self, request: FetchPoints) -> FetchedPoints:
+        """A page of points. What goes wrong, or that the store is away, is told in the answer."""
+        try:
+            return page_of(self._readable(), request)
+        except StoreError as error:
+            return FetchedPoints(request=request.request, points=(), error=f"{error.code}: {error.message}")
+
+    def _readable(self) -> Store:
+        """Raises StoreError while it is away; a full disk can be read."""
+        if self.away is not None and self.away.code != "store-full":
+            raise self.away
+        return self._opened()
 
     def close(self) -> None:
         """Give back the room of deleted points, unless the store is away, and close it."""
@@ -240,3 +268,12 @@ def find(store: Store, request: SearchStore) -> tuple[FoundPoint, ...]:
         text=request.words,
     )
     return tuple(FoundPoint(score=hit.score, id=hit.id, payload=hit.payload) for hit in hits)
+
+
+def page_of(store: Store, request: FetchPoints) -> FetchedPoints:
+    """A page, and where the next one begins. Raises StoreError."""
+    filter = Filter(video_id=request.video_id)
+    points = store.scroll(request.collection, False, filter, page=request.limit + 1, start=request.start)
+    found = [FoundPoint(score=0.0, id=each.id, payload=each.payload) for each in islice(points, request.limit + 1)]
+    following = found[request.limit].id if len(found) > request.limit else None
+    return FetchedPoints(request=request.request, points=tuple(found[: request.limit]), following=following)

@@ -115,7 +115,7 @@ def test_a_server_that_is_away_for_a_while_costs_nothing(harness: Callable[..., 
         consumer.until(lambda: consumer.is_ready)
         expected = send_task(consumer, 0, 4)
         consumer.until(lambda: consumer.all_acknowledged)
-        server.fail(503, times=3)
+        server.fail(503, times=5)  # over three seconds of pauses: its state is told each second
         server.timeout(times=1, seconds=1.5)
         server.drop(times=1, applied=True)
         server.drop(times=1, applied=False)

@@ -79,6 +79,28 @@ def test_a_migration_that_finds_no_room_changes_nothing_and_works_later(
     ledger.close()
 
 
+def test_what_the_second_version_had_yet_to_tell_the_store_is_still_told_and_no_id_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "l.sqlite"
+    with monkeypatch.context() as second_version:
+        second_version.setattr("engine.ledger_schema.MIGRATIONS", MIGRATIONS[:2])
+        second_version.setattr("engine.ledger_schema.VERSION", 2)
+        Database(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        insert = "INSERT INTO operations (kind, video_id, payload, at) VALUES (?, ?, '{}', 1.0)"
+        connection.executemany(insert, [("repath", "v"), ("remove", "w"), ("remove", "x")])
+        connection.execute("DELETE FROM operations WHERE video_id = 'x'")  # done: its number was 3
+        connection.commit()
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    ledger = Ledger(path, "f")
+    assert ledger.operations.add("label", "v", {"model": "m"}) == 4
+    told = [(each.operation_id, each.kind, each.video_id) for each in ledger.operations.pending(9)]
+    assert told == [(1, "repath", "v"), (2, "remove", "w"), (4, "label", "v")]
+    assert ledger.operations.is_removing("w")
+    ledger.close()
+
+
 def test_a_new_ledger_is_durable_at_every_commit(tmp_path: Path) -> None:
     database = Database(tmp_path / "l.sqlite")
     pragmas = {name: database.row(f"PRAGMA {name}") for name in ("journal_mode", "synchronous", "user_version")}

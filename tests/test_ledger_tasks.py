@@ -36,7 +36,8 @@ def result(section: int = 0, resume: AudioResume | None = None, count: int = 1, 
 
 
 def resume(section: int) -> AudioResume:
-    return AudioResume(section=section, seconds=section * 10.25, state=b"\x00state" * section)
+    heard = (("en", 9.5), ("fr", section / 4)) if section > 1 else ()
+    return AudioResume(section=section, seconds=section * 10.25, state=b"\x00state" * section, languages=heard)
 
 
 @pytest.fixture

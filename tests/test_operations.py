@@ -7,7 +7,7 @@ import pytest
 
 from engine.ledger import Ledger
 from engine.operations import IN_FLIGHT, Operations
-from transport.messages import Message, OperationDone, RecordVideo, Remove, Repath
+from transport.messages import Label, Message, OperationDone, RecordVideo, Remove, Repath
 
 
 class Child:
@@ -53,9 +53,11 @@ def test_each_kind_is_told_once_in_order_and_is_over_when_it_is_answered(operati
     operations.repath("v", "/b")
     operations.record("v", "f", "/b", "{}")
     operations.remove("v")
+    operations.label("w", "voice@1")
     assert operations.has_work()
     sent = send(operations, fleet)
-    assert [type(message) for message in sent] == [Repath, RecordVideo, Remove]
+    assert [type(message) for message in sent] == [Repath, RecordVideo, Remove, Label]
+    assert (sent[3].video_id, sent[3].model) == ("w", "voice@1")
     assert (sent[0].shown_path, sent[1].fingerprint, sent[1].report) == ("/b", "f", "{}")
     assert send(operations, fleet) == []
     for message in sent:

@@ -11,7 +11,8 @@ from engine.errors import StartError
 from engine.files import Found
 from engine.ledger_schema import LedgerUnavailable
 from engine.records import LedgerPatience, Records, StoreAbsence
-from engine.videos import VideoError
+from engine.tasks import Board
+from engine.videos import VideoError, VideoJob
 from stages.options import StoreOptions
 from tests.runs import Meddler
 
@@ -120,6 +121,25 @@ def test_a_video_that_moved_before_it_was_finished_tells_the_store(records: Reco
     assert records.ledger.operations.pending(10) == []
     records.begun("v", b"/new")
     assert [(each.kind, each.payload["path"]) for each in records.ledger.operations.pending(10)] == [("repath", "/new")]
+
+
+@pytest.mark.parametrize(("voices", "error"), [(3, None), (3, VideoError("image-failed", "")), (0, None)])
+def test_the_speakers_of_a_video_are_to_be_found_once_its_voices_are_stored(
+    tmp_path: Path, voices: int, error: VideoError | None
+) -> None:
+    """Even when something else of it failed: what is stored is labelled."""
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"film")
+    config = Config(store=StoreOptions(path=str(tmp_path / "store")))
+    records = Records(config, Meddler(), ["image a", "voice ecapa@1 (untrained)"])
+    board = Board(config, None)
+    job = VideoJob(bytes(film), str(film), 0.0, video_id="v", status="partial", error=error, finished_seconds=1.0)
+    job.points["voices"] = voices
+    board.finished.append(job)
+    records.take_finished(board)
+    told = [(each.kind, each.payload) for each in records.ledger.operations.pending(9) if each.kind == "label"]
+    assert told == ([("label", {"model": "ecapa@1 (untrained)"})] if voices else [])
+    records.ledger.close()
 
 
 def test_an_absent_store_is_absent_since_the_first_word_of_it() -> None:

@@ -29,7 +29,7 @@ from tests.qdrant_loopback import LoopbackQdrant, fast_disk
 from tests.store_samples import SPECS, TEXTS, frames, speech, vectors
 from tests.writer_rig import FakeStore, points_message
 from transport.codec import WireError, spec_of
-from transport.messages import Points, RecordVideo, Remove, Repath, SearchStore, StoreHits, TaskKey
+from transport.messages import FetchPoints, Points, RecordVideo, Remove, Repath, SearchStore, StoreHits, TaskKey
 
 # --- when again -----------------------------------------------------------------------------------------------------
 
@@ -89,7 +89,8 @@ def test_a_store_that_refuses_to_be_opened_is_an_error_at_once() -> None:
 
 
 def test_only_collections_of_loaded_models_are_made_and_the_records() -> None:
-    assert [spec.name for spec in collection_specs({"image": 4, "voice": 8})] == ["frames", "voices", "videos"]
+    specs = collection_specs({"image": 4, "voice": 8})
+    assert [spec.name for spec in specs] == ["frames", "voices", "speakers", "videos"]
 
 
 # --- points ---------------------------------------------------------------------------------------------------------
@@ -148,10 +149,26 @@ def test_a_moved_video_has_its_new_path_everywhere(store: Store) -> None:
     assert paths(store, "videos", "v2") == {"/v2"}
 
 
+def test_points_are_fetched_page_by_page(store: Store) -> None:
+    access = StoreAccess(lambda: store, 1.0)
+    found: list[str] = []
+    start: str | None = None
+    for request in range(10):
+        page = access.fetch(FetchPoints(request=request, collection="frames", video_id="v1", start=start, limit=3))
+        assert (page.request, page.error) == (request, None)
+        assert len(page.points) <= 3
+        found += [point.id for point in page.points]
+        start = page.following
+        if start is None:
+            break
+    assert found == [point.id for point in store.scroll("frames", False, Filter(video_id="v1"))]
+    assert len(found) == 4
+
+
 def test_a_removed_video_is_gone_everywhere(store: Store) -> None:
     for _ in range(2):
         perform(store, Remove(request=1, video_id="v1"))
-        assert [store.count(name, Filter(video_id="v1")) for name in COLLECTIONS] == [0] * 4
+        assert [store.count(name, Filter(video_id="v1")) for name in COLLECTIONS] == [0] * len(COLLECTIONS)
     assert store.count("frames") == 4
     assert [video.video_id for video in stored_videos(store)] == ["v2"]
 

@@ -1,6 +1,7 @@
 """What a command asks the running daemon, and the answer: one request, one answer, over a local socket.
 
-    command ──StatusRequest, SearchRequest, RetryRequest, ForgetRequest──► daemon ──Answer──► command
+    command ──StatusRequest, SearchRequest, PointsRequest, SpeakersRequest, RetryRequest, ForgetRequest──► daemon
+    daemon ──Answer──► command
 
 Bodies of answers are plain dictionaries: what the command prints with --json.
 """
@@ -9,9 +10,11 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from transport.messages import Message, Value
+from transport.messages import Message, Value, VoiceSample
 
-MAX_REQUEST_BYTES = 64 * 1024  # of one request; a command needs a few hundred
+MAX_REQUEST_BYTES = 2 * 1024 * 1024  # of one request; an enrolment holds voice vectors, others need a few hundred bytes
+MAX_PAGE_POINTS = 1000  # of stored points, that one answer may hold
+MAX_SAMPLES = 32  # clips of one enrolment
 MIN_ID_DIGITS = 8  # of a video id, to name a video by
 MAX_QUERY_CHARACTERS = 4096  # models read a few hundred words at most
 MAX_HITS = 1000  # of each kind, that one search may ask for: the answer is held in memory
@@ -52,6 +55,29 @@ class ForgetRequest(Message, frozen=True):
     targets: tuple[Target, ...]
 
 
+class PointsRequest(Message, frozen=True):
+    """A page of the stored points of one video, or of all, in the order of ids, without vectors.
+
+    Answered with {"points": [{"id", "payload"}], "following": the first id of the next page, or None}.
+    """
+
+    collection: Literal["frames", "speech", "voices", "speakers"]
+    video_id: str | None
+    start: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_POINTS)] = 256
+
+
+class SpeakersRequest(Message, frozen=True):
+    """Look at, or change, the enrolled speakers: as transport.messages.SpeakersTask."""
+
+    action: Literal["enroll", "list", "show", "rename", "merge", "remove", "relabel"]
+    model: str
+    name: str | None = None
+    into: str | None = None
+    samples: Annotated[tuple[VoiceSample, ...], Meta(max_length=MAX_SAMPLES)] = ()
+    now: float = 0.0
+
+
 class Answer(Message, frozen=True):
     """The answer to any request."""
 
@@ -61,4 +87,4 @@ class Answer(Message, frozen=True):
     usage: bool = False  # the request itself, or a setting, is wrong: the command exits with 2
 
 
-Request = StatusRequest | SearchRequest | RetryRequest | ForgetRequest
+Request = StatusRequest | SearchRequest | PointsRequest | SpeakersRequest | RetryRequest | ForgetRequest
