@@ -41,6 +41,8 @@ from transport.messages import (
 )
 
 DEVICE_LOST = "device-lost"
+NO_WORDS = "no-words: the speech model heard no words in detected speech"
+NO_SPEECH = "no-speech: the speech model takes detected speech for something else (speech.no_speech_threshold)"
 TEXT_OVERHEAD_BYTES = 512  # a queued text job besides its characters, roughly
 BATCH_SHARE = 4  # a batch holds at most this part of the host budget: more could not gather before credit runs out
 GROUPING: dict[str, Grouping] = {"image": "any", "speech": "any", "text": "near", "voice": "equal"}
@@ -157,14 +159,21 @@ class Engine:
             self._queue(job, now_seconds)
 
     def _queue(self, job: Job, now_seconds: float) -> None:
-        model = self.models[job.role]
-        size = len(job.item) + TEXT_OVERHEAD_BYTES if job.role == "text" else model.bytes_of(job.item)
         failure = self._condemned.get(job.id) if self._condemned else None
         if failure is not None:
             self._finish(job.role, [job], [failure], now_seconds)
             return
-        alone = bool(self._suspects) and job.id in self._suspects
-        self.scheduler.append(job.role, job, size, now_seconds, model.length_of(job.item), alone=alone)
+        for each in job.attempt.queue.add(job, self._is_suspect(job)) if job.role == "speech" else [job]:
+            self._schedule(each, now_seconds)
+
+    def _schedule(self, job: Job, now_seconds: float) -> None:
+        model = self.models[job.role]
+        size = len(job.item) + TEXT_OVERHEAD_BYTES if job.role == "text" else model.bytes_of(job.item)
+        length, alone = model.length_of(job.item), self._is_suspect(job)
+        self.scheduler.append(job.role, job, size, now_seconds, length, alone=alone)
+
+    def _is_suspect(self, job: Job) -> bool:
+        return bool(self._suspects) and job.id in self._suspects
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -187,13 +196,16 @@ class Engine:
 
     def _work(self, role: str, jobs: list[Job], now_seconds: float) -> None:
         before = replace(self.runner.counters[role])
-        final = len(jobs) == 1 and jobs[0].id in self._suspects
+        final = len(jobs) == 1 and self._is_suspect(jobs[0])
         outcomes = self._run(role, jobs, final)
         after = self.runner.counters[role]
         for attempt in {id(job.attempt): job.attempt for job in jobs}.values():
             attempt.oom_events += after.oom_events - before.oom_events
             attempt.batch_splits += after.batch_splits - before.batch_splits
         self._finish(role, jobs, outcomes, now_seconds)
+        for job in jobs if role == "speech" else ():
+            for following in job.attempt.queue.done():
+                self._schedule(following, now_seconds)
 
     def _run(self, role: str, jobs: Sequence[Job | QueryJob], final: bool = False) -> list[Any]:
         """Raises EngineLostError when nothing more can run in this process."""
@@ -253,8 +265,7 @@ class Engine:
     def _queue_texts(self, job: Job, transcript: Transcript, now_seconds: float) -> None:
         jobs = text_jobs(job, transcript)
         if not jobs:
-            reason = "no-words: the speech model heard no words in detected speech"
-            job.attempt.add_gap(job.start_seconds, job.end_seconds, reason)
+            job.attempt.add_gap(job.start_seconds, job.end_seconds, NO_SPEECH if transcript.is_silence else NO_WORDS)
         self._queue_all(jobs, now_seconds)
 
     def _count_window(self, job: Job, failed: bool) -> None:
@@ -266,7 +277,7 @@ class Engine:
             window.pending_texts -= 1
             window.texts_failed |= failed
             if window.pending_texts == 0 and not window.texts_failed:
-                job.attempt.text_seconds += sum(end - start for start, end in window.speech.speech)
+                job.attempt.text_seconds += window.seconds
         elif job.role == "voice":
             window.pending_voices -= 1
             if not failed:

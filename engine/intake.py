@@ -9,6 +9,7 @@ from typing import Any
 from engine.jobs import Attempt, Buffer, Job, Window, microseconds
 from engine.points import speech_payload
 from stages.base import Pcm, SpeechInput, Transcript
+from stages.hearing import Place
 from stages.options import VoiceOptions
 from stages.windows import voice_windows
 from transport.codec import as_array
@@ -44,12 +45,13 @@ def _caption_job(attempt: Attempt, message: Caption, buffer: Buffer) -> Job:
 
 
 def _speech_jobs(attempt: Attempt, message: Speech, pcm: Pcm, buffer: Buffer, voice: VoiceOptions) -> list[Job]:
-    attempt.speech_seconds += sum(end - start for start, end in message.speech)
-    attempt.captioned_seconds += message.captioned_seconds
     window = Window(message)
+    attempt.speech_seconds += window.seconds
+    attempt.captioned_seconds += message.captioned_seconds
     jobs: list[Job] = []
     if message.transcribe:
-        jobs.append(Job("speech", attempt, SpeechInput(pcm, None), *message_span(message), message, buffer, window))
+        item = SpeechInput(pcm, None, Place(attempt.log, attempt.log.add(), window.seconds))
+        jobs.append(Job("speech", attempt, item, *message_span(message), message, buffer, window))
     if message.voices:
         jobs += _voice_jobs(attempt, window, pcm, buffer, voice)
     return jobs
@@ -81,6 +83,7 @@ def text_jobs(job: Job, transcript: Transcript) -> list[Job]:
         position = f"{microseconds(job.start_seconds)}:{index}"
         jobs.append(Job("text", job.attempt, text, start, end, job.source, None, job.window, position, facts))
     job.window.pending_texts = len(jobs)
+    job.attempt.transcribed(transcript, job.window.seconds if jobs else 0.0)
     return jobs
 
 

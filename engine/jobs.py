@@ -9,7 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
+
+from engine.notes import DOUBTFUL, RETRIED, counted_note
+from stages.base import Transcript
+from stages.hearing import LanguageLog
 from transport.messages import (
+    AudioResume,
     Caption,
     Checkpoint,
     Frame,
@@ -45,6 +51,11 @@ class Window:
     pending_voices: int = 0
     voiced: list[tuple[float, float]] = field(default_factory=list)
 
+    @property
+    def seconds(self) -> float:
+        """Of speech in it."""
+        return sum(end - start for start, end in self.speech.speech)
+
 
 @dataclass(slots=True)
 class Cues:
@@ -61,6 +72,9 @@ class Attempt:
     start: TaskStart
     section: int = 0
     cues: Cues = field(default_factory=Cues)
+    log: LanguageLog = field(default_factory=LanguageLog)  # of all its sections, as is the next
+    queue: "InOrder" = field(default_factory=lambda: InOrder())
+    windows: int = 0  # of sound that were to be transcribed when it ended, with those of the sections before it
     end: Checkpoint | TaskEnd | None = None
     received: int = 0
     pending: int = 0  # jobs not finished yet
@@ -73,6 +87,8 @@ class Attempt:
     text_seconds: float = 0.0  # … of it, transcribed
     voiced_seconds: float = 0.0
     voice_seconds: float = 0.0
+    languages: dict[str, float] = field(default_factory=dict)  # seconds of speech that were transcribed
+    notes: Counter[str] = field(default_factory=Counter)  # what happened to so many windows
     oom_events: int = 0
     batch_splits: int = 0
 
@@ -102,10 +118,20 @@ class Attempt:
         else:
             self.left_out += 1
 
+    def transcribed(self, transcript: Transcript, seconds: float) -> None:
+        """A window with so many seconds of speech became text; 0: there was none in it."""
+        if seconds:
+            language = transcript.spoken_language
+            self.languages[language] = self.languages.get(language, 0.0) + seconds
+        if transcript.retries:
+            self.notes[RETRIED] += 1
+        if transcript.doubts:
+            self.notes[DOUBTFUL] += 1
+
     def result(self) -> TaskResult:
         """What became of the section's items. Asked for once, in the order of sections."""
         assert self.end is not None
-        notes = self.end.notes
+        notes = self.end.notes + tuple(counted_note(text, count) for text, count in sorted(self.notes.items()))
         if self.left_out:
             notes += (f"{self.left_out} further failed items and gaps are not listed one by one",)
         return TaskResult(
@@ -121,8 +147,13 @@ class Attempt:
             oom_events=self.oom_events,
             batch_splits=self.batch_splits,
             section=self.section,
-            resume=self.end.resume if isinstance(self.end, Checkpoint) else None,
+            resume=self._resume(self.end) if isinstance(self.end, Checkpoint) else None,
+            languages=tuple(sorted(self.languages.items())),
         )
+
+    def _resume(self, end: Checkpoint) -> AudioResume:
+        """Where the next section begins, with what languages were heard up to there."""
+        return msgspec.structs.replace(end.resume, languages=self.log.settle(self.windows))
 
     def _captioned_seconds(self) -> float:
         """Speech that cues cover, less what those cover that failed. Which of it that is, nobody remembers."""
@@ -152,7 +183,8 @@ class Attempts:
     def start(self, message: TaskStart) -> None:
         """Begin an attempt with its first section."""
         if message.key not in self._aborted:
-            self._sections[message.key] = deque([Attempt(message, message.section)])
+            log = LanguageLog(message.languages)
+            self._sections[message.key] = deque([Attempt(message, message.section, log=log)])
 
     def current(self, key: TaskKey) -> Attempt | None:
         """The section that takes items now; None for an attempt that is unknown, aborted or at its end."""
@@ -164,10 +196,11 @@ class Attempts:
         attempt = self.current(end.key)
         if attempt is None:
             return
-        attempt.end = end
+        attempt.end, attempt.windows = end, attempt.log.count
         if isinstance(end, Checkpoint):
             attempt.section = end.resume.section - 1
-            self._sections[end.key].append(Attempt(attempt.start, end.resume.section, attempt.cues))
+            shared = (attempt.cues, attempt.log, attempt.queue)
+            self._sections[end.key].append(Attempt(attempt.start, end.resume.section, *shared))
 
     def abort(self, key: TaskKey) -> None:
         """Forget all sections of an attempt, and whatever may still come of it."""
@@ -212,6 +245,38 @@ class Job:
     @property
     def id(self) -> ItemId:
         return ItemId(self.attempt.start.video_id, self.role, self.start_seconds, self.end_seconds)
+
+
+class InOrder:
+    """Windows of one sound track on their way to the speech model, which finds the language of each by those before it.
+
+    A batch takes them in order, but one that must run alone waits beside the others. So it waits here until those
+    before it are done, and those behind it wait until it is.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Job, bool]] = deque()
+        self._under_way = 0
+        self._alone = False  # the one under way
+
+    def add(self, job: Job, alone: bool) -> list[Job]:
+        """Take a window; returns those that may go now."""
+        self._waiting.append((job, alone))
+        return self._next()
+
+    def done(self) -> list[Job]:
+        """One that was let go is done; returns those that may go now."""
+        self._under_way -= 1
+        self._alone = False
+        return self._next()
+
+    def _next(self) -> list[Job]:
+        going: list[Job] = []
+        while self._waiting and not self._alone and not (self._waiting[0][1] and self._under_way):
+            job, self._alone = self._waiting.popleft()
+            self._under_way += 1
+            going.append(job)
+        return going
 
 
 def covered_seconds(intervals: Iterable[tuple[float, float]]) -> float:

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from engine.ledger_schema import Database
+from engine.notes import summed_notes
+from stages.hearing import Votes
 from transport.messages import AudioResume, Gap, ItemFailure, TaskResult
 
 NAMED = 400  # gaps, failures and notes of one task that are named one by one; more are one further entry
@@ -237,6 +239,7 @@ def merged(first: TaskResult, second: TaskResult) -> TaskResult:
         gaps=_bounded(first.gaps + second.gaps, _count_of_gap, _rest_of_gaps),
         failures=_bounded(first.failures + second.failures, _count_of_failure, _rest_of_failures),
         notes=_noted(first.notes + second.notes),
+        languages=_added(first.languages, second.languages),
         **{name: getattr(first, name) + getattr(second, name) for name in SUMS},
     )
 
@@ -287,8 +290,15 @@ def _rest_of_failures(count: int, start_seconds: float, end_seconds: float, firs
     )
 
 
+def _added(first: Votes, second: Votes) -> Votes:
+    seconds = dict(first)
+    for language, more in second:
+        seconds[language] = seconds.get(language, 0.0) + more
+    return tuple(sorted(seconds.items()))
+
+
 def _noted(notes: tuple[str, ...]) -> tuple[str, ...]:
-    distinct = [note for note in dict.fromkeys(notes) if note != MORE_NOTES]
+    distinct = [note for note in summed_notes(notes) if note != MORE_NOTES]
     is_more = len(distinct) > NAMED or MORE_NOTES in notes
     return (*distinct[:NAMED], MORE_NOTES) if is_more else tuple(distinct)
 

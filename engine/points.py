@@ -13,6 +13,7 @@ from transport.codec import spec_of
 from transport.messages import Caption, Points
 
 COLLECTION_OF = {"image": FRAMES, "text": SPEECH, "voice": VOICES}
+TRANSLATED = " (translation)"  # behind the label of the speech model
 
 
 def points_message(
@@ -40,6 +41,7 @@ def speech_payload(segment: TextSegment, transcript: Transcript, window_start_se
     return {
         "text": segment.text.strip(),
         "language": transcript.language,
+        **({"spoken_language": transcript.spoken_language} if transcript.translated_from is not None else {}),
         "source": "asr",
         "words": [
             {
@@ -49,14 +51,19 @@ def speech_payload(segment: TextSegment, transcript: Transcript, window_start_se
             }
             for word in segment.words
         ],
+        **({"doubts": list(transcript.doubts)} if transcript.doubts else {}),
     }
 
 
 def _text_by(job: Job, models: Mapping[str, Model]) -> str | None:
-    """Who wrote the words of a text: the speech model, or people; None for other points."""
+    """Who wrote the words of a text: the speech model, in its own language or in English, or people; None for other
+    points. A translation and a transcript of one sound are two things, and can both be stored.
+    """
     if job.role != "text":
         return None
-    return "captions" if isinstance(job.source, Caption) else models["speech"].info.label
+    if isinstance(job.source, Caption):
+        return "captions"
+    return models["speech"].info.label + (TRANSLATED if "spoken_language" in job.payload else "")
 
 
 def _id_of(job: Job, models: Mapping[str, Model]) -> str:

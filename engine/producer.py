@@ -236,8 +236,16 @@ class Decoder:
 
     def _start(self, task: DecodeFrames | DecodeAudio) -> None:
         resume = task.resume if isinstance(task, DecodeAudio) else None
-        section = resume.section if resume is not None else 0
-        self._send(TaskStart(key=task.key, video_id=task.video_id, shown_path=task.shown_path, section=section))
+        section, languages = (resume.section, resume.languages) if resume is not None else (0, ())
+        self._send(
+            TaskStart(
+                key=task.key,
+                video_id=task.video_id,
+                shown_path=task.shown_path,
+                section=section,
+                languages=languages,
+            )
+        )
 
     def _end_section(self, resume: AudioResume) -> None:
         self._send(Checkpoint(key=self._key, resume=resume, **self._account()))

@@ -116,6 +116,7 @@ def video_row(job: VideoJob) -> dict[str, Any]:
     row["text_coverage"] = _coverage(job, "text_seconds", "speech_seconds")
     row["voice_coverage"] = _coverage(job, "voice_seconds", "voiced_seconds")
     row["speech_seconds"] = round(job.sums["speech_seconds"], 3) if job.heard else None
+    row["languages"] = {language: round(seconds, 3) for language, seconds in job.languages.most_common()}
     row["gaps"] = [msgspec.to_builtins(gap) for gap in joined(job.gaps)]
     row["failures"] = [msgspec.to_builtins(failure) for failure in job.failures]
     row["notes"] = list(job.notes)

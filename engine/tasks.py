@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from engine.config import Config
 from engine.ledger_tasks import PlannedTask
+from engine.notes import summed_notes
 from engine.planning import MakeMessage, Plan, plan
 from engine.taskbook import MemoryBook, TaskBook
 from engine.videos import ACCESS_CODES, PASSING_CODES, Task, VideoError, VideoJob
@@ -264,7 +265,8 @@ class Board:
         for gap in result.gaps:
             job.add_gap(gap)
         job.failures.extend(result.failures)
-        job.notes.extend(note for note in result.notes if note not in job.notes)
+        job.notes = summed_notes([*job.notes, *result.notes])
+        job.languages.update(dict(result.languages))
         for name in SUMS:
             job.sums[name] += getattr(result, name)
         job.heard |= task.kind == "audio" and job.media is not None and job.media.audio is not None

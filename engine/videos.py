@@ -72,6 +72,7 @@ class VideoJob:
     failures: list[ItemFailure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     sums: Counter[str] = field(default_factory=Counter)  # speech_seconds, text_seconds, …, oom_events, batch_splits
+    languages: Counter[str] = field(default_factory=Counter)  # seconds of speech that were transcribed, by language
     heard: bool = False  # an audio task ran to its end: coverage is known
     total_seconds: float = 0.0  # media seconds of all its tasks, for progress
     settled_seconds: float = 0.0

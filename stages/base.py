@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stages.guards import Doubt
+from stages.hearing import Place
 from transport.messages import ModelInfo, Word
 
 Pixels = npt.NDArray[np.uint8]  # RGB [height, width, 3]
@@ -57,6 +59,7 @@ class SpeechInput:
 
     pcm: Pcm  # int16 [samples], 16 kHz mono, at most 30 s
     language: str | None  # ISO 639-1; None: found by the model
+    place: Place | None = None  # in its sound track: what lies before it helps to find the language
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +70,28 @@ class TextSegment:
     end_seconds: float
     text: str
     words: tuple[Word, ...]  # times as here: from the start of the window
-    average_logprob: float  # mean log probability of the tokens; Whisper's own threshold for a bad one is -1.0
-    no_speech_probability: float  # Whisper's own threshold for silence is 0.6
-    compression_ratio: float  # of the text under zlib; Whisper's own threshold for a loop is 2.4
+    average_logprob: float  # mean log probability of the window's tokens
+    no_speech_probability: float  # of the window
+    compression_ratio: float  # of the window's text under zlib
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """What was said in one window."""
 
-    language: str  # ISO 639-1
-    language_probability: float
+    language: str  # of the text, ISO 639-1
+    language_probability: float  # of what was spoken
     segments: tuple[TextSegment, ...]  # in order; empty when nothing was said
+    translated_from: str | None = None  # what was spoken, where the text is a translation
+    temperature: float = 0.0  # at which the text was found
+    retries: int = 0  # how often the window was decoded again
+    doubts: tuple[Doubt, ...] = ()  # what is wrong with the text all the same
+    is_silence: bool = False  # the model takes it for no speech: its text was dropped
+
+    @property
+    def spoken_language(self) -> str:
+        """ISO 639-1."""
+        return self.translated_from or self.language
 
 
 class Model(Protocol):

@@ -1,19 +1,18 @@
 """The speech model: Whisper through faster-whisper and CTranslate2. Windows of different media share a batch.
 
-A batch goes through the encoder once; what comes out serves three uses on the device: finding languages, decoding (each
-window with a prompt in its own language), and placing the words in time. faster-whisper's own batched pipeline is not
-used: it carries the end of one window's speech over to the next, so that a result depends on its neighbours, and it
-takes one tokenizer for the whole batch. Its parts are used: features, tokenizer, alignment.
+A batch goes through the encoder once; what comes out serves for finding languages, for decoding (each window with a
+prompt in its own language), for decoding again what `stages.guards` doubts, and for placing the words in time.
+faster-whisper's own batched pipeline is not used: it carries the end of one window's speech over to the next, so that a
+result depends on its neighbours, takes one tokenizer for the whole batch, and decodes nothing again. Its parts are
+used: features, tokenizer, alignment.
 
 Text is decoded without timestamps, and phrases are made from the times of words. With timestamps Whisper leaves a
 sentence that runs to the window's end unfinished, to resume there in the next window; in a batch nobody resumes it, and
 it would be lost.
 """
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,14 +30,18 @@ from stages.ctranslate2_model import (
 )
 from stages.cublas import preload_cublas
 from stages.errors import ModelError
+from stages.guards import Guards, Reading, Verdict
+from stages.hearing import Decision, decide, known, note_all
 from stages.model_files import Files
 from stages.options import SpeechOptions
 from stages.phrases import phrase_span, split_phrases, trim_words
+from stages.prompts import REMEDY, Prompts, check_tokenizer
 from transport.messages import Word
 
 if TYPE_CHECKING:
     from ctranslate2 import StorageView
     from faster_whisper import WhisperModel
+    from faster_whisper.tokenizer import Tokenizer
 
 MAX_BATCH = 32  # windows of 30 s; the budget decides below that
 SAMPLE_RATE = 16000
@@ -54,17 +57,7 @@ LONGEST_TEXT = MAX_TOKENS // 2  # tokens; CTranslate2 stops there, as Whisper it
 OPENING = "\"'“¿([{-"
 CLOSING = "\"'.。,，!！?？:：”)]}、"
 
-SPECIAL_TOKENS = ("<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>")
 Alignment = list[dict[str, Any]]  # of one window: word, tokens, start, end (seconds), probability
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """What the decoder said of one window."""
-
-    tokens: list[int]  # text alone
-    average_logprob: float
-    no_speech_probability: float
 
 
 class SpeechModel:
@@ -75,21 +68,18 @@ class SpeechModel:
     probe_length = 0  # as `length_of`
 
     def __init__(self, whisper: "WhisperModel", identity: Identity, options: SpeechOptions, files: Files) -> None:
-        from faster_whisper.tokenizer import Tokenizer
         from faster_whisper.transcribe import get_suppressed_tokens
 
         self._whisper = whisper
         self._weights = Weights(whisper.model, files)
         self.precision: str = whisper.model.compute_type
-        self._beam_size = options.beam_size
-        self._language = options.language
+        self._options = options
+        self._guards = Guards(options)
         self._multilingual: bool = whisper.model.is_multilingual
-        self._tokenizers = {
-            code: Tokenizer(whisper.hf_tokenizer, self._multilingual, task="transcribe", language=code)
-            for code in whisper.supported_languages
-            if not self._multilingual or whisper.hf_tokenizer.token_to_id(f"<|{code}|>") is not None
-        }
-        self._suppressed = list(get_suppressed_tokens(self._tokenizers["en"], [-1]))  # brackets, notes, speaker tags
+        self._tokenizers = _tokenizers(whisper, options)
+        self._prompts = Prompts(self._tokenizers, self._multilingual, options)
+        any_tokenizer = next(iter(self._tokenizers.values()))
+        self._suppressed = list(get_suppressed_tokens(any_tokenizer, [-1]))  # brackets, notes, speaker tags
         self.info = identity.info("speech", 0)
 
     @classmethod
@@ -109,12 +99,13 @@ class SpeechModel:
         number to CTranslate2.
         Raises ModelError: model-wrong-kind, model-load-failed when the files are damaged or do not belong together,
         model-dtype when the device cannot compute in `dtype`, model-library without cuBLAS on CUDA,
-        model-language when options.language is unknown to it.
+        model-language when options.language is unknown to it, model-task when it cannot translate, model-prompt when
+        options.initial_prompt and hotwords are too long for it.
         RuntimeError of CTranslate2 when the device has no memory for it.
         """
         kind, index = split_device(device)
         compute_type = choose_compute_type(dtype, device, supported_compute_types(device))
-        _check_tokenizer(path / "tokenizer.json")
+        check_tokenizer(path / "tokenizer.json")
         files = Files("speech", path)
         if kind == "cuda":
             preload_cublas()
@@ -131,26 +122,33 @@ class SpeechModel:
                 local_files_only=True,
             )
         _check_features(path, whisper)
-        model = cls(whisper, identity, options or SpeechOptions(), files)
-        model._check_language()
-        return model
+        return cls(whisper, identity, options or SpeechOptions(), files)
 
     def run(self, batch: Sequence[SpeechInput]) -> list[Transcript]:
-        """One transcript for each window; the languages may differ. Results do not depend on the neighbours.
+        """One transcript for each window; the languages may differ. At temperature 0, results do not depend on the
+        neighbours; above it they depend on chance (CTranslate2 has no seed for a batch).
 
+        Notes the languages that were heard in the logs of the windows' tracks.
         Raises ValueError when a window is empty or longer than 30 s, RuntimeError of CTranslate2 when memory runs out.
         """
         if not batch:
             return []
         self._weights.check_on_device()
         encoded = self._whisper.encode(np.stack([self._features(item.pcm) for item in batch]))
-        languages = self._languages(batch, encoded)
-        decoded = self._decode(encoded, [code for code, _ in languages], self._suppressed)
+        decisions = self._languages(batch, encoded)
+        codes = [decision.language for decision in decisions]
+        first = self._decode(encoded, codes, self._guards.temperatures[0])
         rows = in_host_memory(encoded)
-        return [
-            Transcript(code, probability, self._segments(item, code, result, rows[index : index + 1]))
-            for index, (item, (code, probability), result) in enumerate(zip(batch, languages, decoded, strict=True))
+        del encoded  # what is decoded again takes its place on the device
+        verdicts = self._guards.settle(
+            first, lambda some, temperature: self._decode_again(rows, some, codes, temperature)
+        )
+        transcripts = [
+            self._transcript(item, decision, verdict, rows[index : index + 1])
+            for index, (item, decision, verdict) in enumerate(zip(batch, decisions, verdicts, strict=True))
         ]
+        note_all([item.place for item in batch], decisions)
+        return transcripts
 
     def length_of(self, item: SpeechInput) -> int:
         """0: every window is padded to 30 s, so that all cost the same."""
@@ -163,14 +161,18 @@ class SpeechModel:
     def probe(self, count: int) -> None:
         """Transcribe `count` windows of noise, each to the longest text there is: with the end of text suppressed, the
         decoder's cache reaches its full size. One window is aligned, with such a text too: `run` aligns one at a time.
+
+        Of the ways to decode, the one that takes most: beams, of which each has a cache; else sampling, which holds the
+        probabilities of all tokens twice more. What is decoded again is part of a batch, so never more than all of it.
         """
         self._weights.check_on_device()
+        temperatures = self._guards.temperatures
+        temperature = 0.0 if self._options.beam_size > 1 and 0.0 in temperatures else max(temperatures)
         noise = np.random.default_rng(0).integers(-8192, 8192, WINDOW_SAMPLES, dtype=np.int16)
         batch = [SpeechInput(noise, None)] * count
         encoded = self._whisper.encode(np.stack([self._features(noise)] * count))
-        codes = [code for code, _ in self._languages(batch, encoded)]
-        end_of_text = self._tokenizers[codes[0]].eot
-        self._decode(encoded, codes, [*self._suppressed, end_of_text])
+        codes = [decision.language for decision in self._languages(batch, encoded)]
+        self._decode(encoded, codes, temperature, [self._tokenizers[codes[0]].eot])
         self._align(batch[0], codes[0], [0] * LONGEST_TEXT, in_host_memory(encoded)[:1])
 
     def park(self, keep: bool) -> None:
@@ -185,11 +187,6 @@ class SpeechModel:
         """Give the weights' memory back. Raises RuntimeError as `park` does."""
         self._weights.park(keep=False)
 
-    def _check_language(self) -> None:
-        if self._language is not None and self._language not in self._tokenizers:
-            known = ", ".join(self._tokenizers)
-            raise ModelError("model-language", f'speech.language = "{self._language}": this model knows {known}')
-
     def _features(self, pcm: Pcm) -> npt.NDArray[np.float32]:
         """int16 [samples] → log mel energies, float32 [mels, 3000], zero behind the window's end."""
         if not 0 < len(pcm) <= WINDOW_SAMPLES:
@@ -200,33 +197,45 @@ class SpeechModel:
         padded[:, :count] = frames[:, :count]
         return padded
 
-    def _languages(self, batch: Sequence[SpeechInput], encoded: "StorageView") -> list[tuple[str, float]]:
-        """Language and its probability for each window: what is set, else what the model hears."""
+    def _languages(self, batch: Sequence[SpeechInput], encoded: "StorageView") -> list[Decision]:
+        """What is set, else what the model hears."""
         if not self._multilingual:
-            return [("en", 1.0)] * len(batch)
-        known = [item.language or self._language or "" for item in batch]
-        if all(code in self._tokenizers for code in known):
-            heard = [[("", 0.0)]] * len(batch)
-        else:
+            return [Decision("en", 1.0, False)] * len(batch)
+        given = [item.language if item.language in self._tokenizers else self._prompts.language for item in batch]
+        unknown = [index for index, code in enumerate(given) if code is None]
+        decisions = [Decision(code or "", 1.0, False) for code in given]
+        if unknown:
             heard = self._whisper.model.detect_language(encoded)  # of each: (token, probability), the likeliest first
-        return [
-            (code, 1.0) if code in self._tokenizers else (ranked[0][0].strip("<|>"), ranked[0][1])
-            for code, ranked in zip(known, heard, strict=True)
-        ]
+            windows = [(batch[index].place, known(heard[index], self._tokenizers)) for index in unknown]
+            for index, decision in zip(unknown, decide(windows, self._options.language_threshold), strict=True):
+                decisions[index] = decision
+        return decisions
 
-    def _decode(self, encoded: "StorageView", languages: Sequence[str], suppressed: Sequence[int]) -> list[Decoded]:
-        tokenizers = [self._tokenizers[code] for code in languages]
+    def _decode(
+        self, encoded: "StorageView", codes: Sequence[str], temperature: float, unsaid: Sequence[int] = ()
+    ) -> list[Reading]:
+        """codes: languages; unsaid: tokens that must not be said, besides those that never are."""
+        tokenizers = [self._tokenizers[code] for code in codes]
+        sampled = {"beam_size": 1, "sampling_topk": 0, "sampling_temperature": temperature}  # 0: among all tokens
         results = self._whisper.model.generate(
             encoded,
-            [[*tokenizer.sot_sequence, tokenizer.no_timestamps] for tokenizer in tokenizers],
-            beam_size=self._beam_size,
+            [self._prompts.of(code) for code in codes],
             max_length=MAX_TOKENS,
             suppress_blank=True,
-            suppress_tokens=suppressed,
+            suppress_tokens=[*self._suppressed, *unsaid],
             return_scores=True,
             return_no_speech_prob=True,
+            **(sampled if temperature > 0 else {"beam_size": self._options.beam_size}),
         )
-        return [_decoded(result, tokenizer.eot) for result, tokenizer in zip(results, tokenizers, strict=True)]
+        return [_reading(result, tokenizer, temperature) for result, tokenizer in zip(results, tokenizers, strict=True)]
+
+    def _decode_again(
+        self, rows: npt.NDArray[np.float32], some: list[int], codes: Sequence[str], temperature: float
+    ) -> list[Reading]:
+        """rows: float32 [n, 1500, width], all that was encoded, in host memory; some: those to decode."""
+        from faster_whisper.transcribe import get_ctranslate2_storage
+
+        return self._decode(get_ctranslate2_storage(rows[some]), [codes[index] for index in some], temperature)
 
     def _align(self, item: SpeechInput, code: str, tokens: list[int], encoded: npt.NDArray[np.float32]) -> Alignment:
         """Words of one window with their times. encoded: float32 [1, 1500, width], in host memory.
@@ -246,21 +255,33 @@ class SpeechModel:
         merge_punctuations(alignment, OPENING, CLOSING)
         return alignment
 
+    def _transcript(
+        self, item: SpeechInput, decision: Decision, verdict: Verdict, encoded: npt.NDArray[np.float32]
+    ) -> Transcript:
+        code, translates = decision.language, self._options.task == "translate"
+        return Transcript(
+            language="en" if translates else code,
+            language_probability=decision.probability,
+            segments=() if verdict.is_silence else self._segments(item, code, verdict.reading, encoded),
+            translated_from=code if translates else None,
+            temperature=verdict.reading.temperature,
+            retries=verdict.retries,
+            doubts=verdict.doubts,
+            is_silence=verdict.is_silence,
+        )
+
     def _segments(
-        self, item: SpeechInput, code: str, result: Decoded, encoded: npt.NDArray[np.float32]
+        self, item: SpeechInput, code: str, reading: Reading, encoded: npt.NDArray[np.float32]
     ) -> tuple[TextSegment, ...]:
         """Phrases of one window, each with the whole window's figures of quality."""
-        from faster_whisper.transcribe import get_compression_ratio
-
         window_seconds = len(item.pcm) / SAMPLE_RATE
-        ratio = get_compression_ratio(self._tokenizers[code].decode(result.tokens).strip())
         spoken = [
             Word(float(word["start"]), float(word["end"]), word["word"])
-            for word in self._align(item, code, result.tokens, encoded)
+            for word in self._align(item, code, reading.tokens, encoded)
             if word["word"].strip()
         ]
         phrases = split_phrases(trim_words(spoken, window_seconds))
-        return tuple(_segment(phrase, window_seconds, result, ratio) for phrase in phrases)
+        return tuple(_segment(phrase, window_seconds, reading) for phrase in phrases)
 
 
 def _frames(pcm: Pcm) -> int:
@@ -268,40 +289,50 @@ def _frames(pcm: Pcm) -> int:
     return math.ceil(len(pcm) / FRAME_SAMPLES)
 
 
-def _decoded(result: Any, end_of_text: int) -> Decoded:
+def _reading(result: Any, tokenizer: "Tokenizer", temperature: float) -> Reading:
     """result: ctranslate2.models.WhisperGenerationResult. The end token counts in the mean, as in Whisper itself."""
-    tokens = result.sequences_ids[0]
-    average_logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
-    return Decoded([token for token in tokens if token < end_of_text], average_logprob, result.no_speech_prob)
+    from faster_whisper.transcribe import get_compression_ratio
+
+    said = result.sequences_ids[0]
+    tokens = [token for token in said if token < tokenizer.eot]
+    return Reading(
+        tokens=tokens,
+        average_logprob=result.scores[0] * len(said) / (len(said) + 1),
+        no_speech_probability=result.no_speech_prob,
+        compression_ratio=get_compression_ratio(tokenizer.decode(tokens).strip()),
+        temperature=temperature,
+    )
 
 
-def _segment(phrase: Sequence[Word], window_seconds: float, result: Decoded, ratio: float) -> TextSegment:
+def _segment(phrase: Sequence[Word], window_seconds: float, reading: Reading) -> TextSegment:
     start, end = phrase_span(phrase, window_seconds)
     return TextSegment(
         start_seconds=start,
         end_seconds=end,
         text="".join(word.text for word in phrase).strip(),
         words=tuple(Word(word.start_seconds, word.end_seconds, word.text.strip()) for word in phrase),
-        average_logprob=result.average_logprob,
-        no_speech_probability=result.no_speech_probability,
-        compression_ratio=ratio,
+        average_logprob=reading.average_logprob,
+        no_speech_probability=reading.no_speech_probability,
+        compression_ratio=reading.compression_ratio,
     )
 
 
-def _check_tokenizer(file: Path) -> None:
-    """Without the file faster-whisper would ask the hub for one; without Whisper's tokens nothing would come of it."""
-    try:
-        added = json.loads(file.read_text("utf-8"))["added_tokens"]
-        lacking = [token for token in SPECIAL_TOKENS if token not in {entry["content"] for entry in added}]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            "model-wrong-kind", f"models.speech: {file} is missing or no tokenizer ({type(error).__name__}): {REMEDY}"
-        ) from error
-    if lacking:
-        raise ModelError("model-wrong-kind", f"models.speech: {file} lacks {lacking[0]}: {REMEDY}")
+def _tokenizers(whisper: "WhisperModel", options: SpeechOptions) -> dict[str, "Tokenizer"]:
+    """By language. Words of a translation are told apart as English ones, whatever was spoken."""
+    from faster_whisper.tokenizer import Tokenizer
 
-
-REMEDY = "take a directory that was converted for faster-whisper, with its tokenizer.json"
+    inner, multilingual = whisper.hf_tokenizer, whisper.model.is_multilingual
+    tokenizers = {
+        code: Tokenizer(inner, multilingual, task=options.task, language=code)
+        for code in whisper.supported_languages
+        if not multilingual or inner.token_to_id(f"<|{code}|>") is not None
+    }
+    if not tokenizers:
+        raise ModelError("model-wrong-kind", f"models.speech: its tokenizer has no token of any language: {REMEDY}")
+    for tokenizer in tokenizers.values():
+        if options.task == "translate":
+            tokenizer.language_code = "en"
+    return tokenizers
 
 
 def _check_features(path: Path, whisper: "WhisperModel") -> None:

@@ -27,7 +27,7 @@ def settings_for(models: Any, tmp_path: Path, *more: str) -> list[str]:
         f"models.voice={models['ecapa']}",
         f"store.path={tmp_path / 'store'}",
         f"run.state={tmp_path / 'state'}",
-        "speech.temperatures=[0]",  # untrained, it finds every text improbable; decoded again, none would be the same twice
+        "speech.temperatures=[0]",  # untrained, it finds all its text improbable: decoded again, each run had its own
         "decode.processes=1",
         "device.name=cpu",
         *more,
