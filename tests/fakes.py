@@ -1,11 +1,13 @@
 """Models behind the real protocol that need no weights: their vectors say which item they were made from."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from stages.base import Query, SpeechInput, TextSegment, Transcript
+from stages.base import Pcm, Query, SpeechInput, TextSegment, Transcript
+from stages.hearing import decide, note_all
 from transport.messages import ModelInfo, Word
 
 DIMENSION = 4
@@ -81,6 +83,39 @@ class FakeModel:
 
     def unload(self) -> None:
         self.batches.clear()
+
+
+class PolyglotModel(FakeModel):
+    """A speech model that finds languages as the real one does, of windows that were made by `spoken`."""
+
+    threshold = 0.5
+
+    def __init__(self, fault: Callable[[Sequence[Any]], None] | None = None) -> None:
+        super().__init__("speech", fault=fault)
+
+    def run(self, batch: Sequence[Any]) -> list[Any]:
+        transcripts = super().run(batch)
+        decisions = decide([(item.place, _heard(item.pcm)) for item in batch], self.threshold)
+        note_all([item.place for item in batch], decisions)
+        return [
+            replace(transcript, language=decision.language, language_probability=decision.probability)
+            for transcript, decision in zip(transcripts, decisions, strict=True)
+        ]
+
+
+LANGUAGES = ("de", "en", "fr")
+
+
+def spoken(seconds: float, language: str, probability: float) -> Pcm:
+    """A window of sound in which `PolyglotModel` hears this language."""
+    pcm = np.zeros(round(seconds * 16_000), np.int16)
+    pcm[:2] = LANGUAGES.index(language), round(probability * 1000)
+    return pcm
+
+
+def _heard(pcm: Pcm) -> list[tuple[str, float]]:
+    first, probability = LANGUAGES[pcm[0]], float(pcm[1]) / 1000
+    return [(first, probability), *((code, 0.0) for code in LANGUAGES if code != first)]
 
 
 def transcript_of(seconds: float) -> Transcript:

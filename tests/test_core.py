@@ -1,6 +1,6 @@
 """The engine in-process, without sockets: messages in, points and results out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import EngineOptions
-from tests.fakes import DIMENSION, FakeModel, fake_models
+from engine.jobs import ItemId
+from engine.runner import Failure
+from stages.base import Pcm
+from stages.hearing import Votes
+from tests.fakes import DIMENSION, FakeModel, PolyglotModel, fake_models
 from tests.runners import engine_for, runner_for
 from transport.codec import as_array, encode, spec_of
 from transport.messages import (
@@ -34,10 +38,19 @@ KEY = TaskKey(1, 0)
 class Harness:
     """An engine, and what a decoder and a consumer would do with it."""
 
-    def __init__(self, options: EngineOptions | None = None, **faults: Any) -> None:
+    def __init__(
+        self,
+        options: EngineOptions | None = None,
+        suspects: Collection[ItemId] = (),
+        condemned: Mapping[ItemId, Failure] | None = None,
+        polyglot: PolyglotModel | None = None,
+        **faults: Any,
+    ) -> None:
         models = fake_models(**faults)
+        if polyglot is not None:
+            models["speech"] = polyglot
         self.models: dict[str, FakeModel] = models
-        self.engine = engine_for(runner_for(models), options)
+        self.engine = engine_for(runner_for(models), options, suspects, condemned=condemned)
         self.sent_bytes = 0
         self.now = 0.0
         self.items: dict[TaskKey, int] = {}
@@ -50,9 +63,10 @@ class Harness:
         self.sent_bytes += cost
         self.engine.receive(b"decoder", message, payload, cost, self.now)
 
-    def start(self, key: TaskKey = KEY, section: int = 0) -> None:
+    def start(self, key: TaskKey = KEY, section: int = 0, languages: Votes = ()) -> None:
         self.items[key] = 0
-        self.send(TaskStart(key=key, video_id=f"video-{key.task_id}", shown_path="a.mp4", section=section))
+        video_id = f"video-{key.task_id}"
+        self.send(TaskStart(key=key, video_id=video_id, shown_path="a.mp4", section=section, languages=languages))
 
     def frame(self, at: float, key: TaskKey = KEY) -> None:
         pixels = np.full(self.frame_shape, int(at) % 256, dtype=np.uint8)
@@ -66,8 +80,9 @@ class Harness:
         speech: tuple[tuple[float, float], ...],
         captioned: float = 0.0,
         key: TaskKey = KEY,
+        pcm: Pcm | None = None,
     ) -> None:
-        pcm = np.zeros(round((end - start) * 16_000), dtype=np.int16)
+        pcm = np.zeros(round((end - start) * 16_000), dtype=np.int16) if pcm is None else pcm
         self.items[key] += 1
         message = Speech(
             key=key,
