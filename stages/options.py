@@ -56,11 +56,14 @@ class SpeechOptions(Options, frozen=True):
 
 
 class VoiceOptions(Options, frozen=True):
-    """[voice] how voice windows are cut from speech."""
+    """[voice] how voice windows are cut from speech, and when two voices are one."""
 
     window_seconds: Positive = 3.0  # ECAPA was trained on 3 s
     hop_seconds: Positive = 1.5  # half overlap: a turn shorter than a window still has one of its own
     min_seconds: Positive = 1.0  # shorter speech does not tell speakers apart
+    # The mean cosine between the windows of two voices, in parts of that within one. ECAPA's is about 0.65 within one;
+    # pyannote.audio 2 parted its voices at 0.42 (average linkage, distance 0.58), which is 0.65 of that.
+    same_speaker: Annotated[float, Meta(gt=0, lt=1)] = 0.65
     enroll_min_seconds: Positive = 5.0  # of a clip: three windows, the fewest whose mean is steadier than one
 
 
