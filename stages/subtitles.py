@@ -10,13 +10,14 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, zip_longest
 
 from stages.line_breaks import LINE_COLUMNS, columns, pieces, shortened
 from stages.phrases import CLAUSE_END, SENTENCE_END
 from stages.transcript import Segment
 
 CUE_SECONDS = 7.0  # the usual limit, as are two lines
+READ_COLUMNS = 17  # a second: what subtitles ask of their readers
 MIN_CUE_MS = 500  # a shorter cue stays until then, where nothing follows: nobody reads faster
 NAME_COLUMNS = 30  # of a speaker before the text: the rest of the line is for words
 
@@ -225,19 +226,17 @@ def _in_turn(cues: Sequence[Cue]) -> list[Cue]:
             cue = replace(cue, start_ms=start_ms, end_ms=max(cue.end_ms, start_ms + 1))
         shown.append(cue)
     following = [cue.start_ms for cue in shown[1:]]
-    return [_readable(cue, next_ms) for cue, next_ms in zip(shown, [*following, None], strict=True)]
+    return [_readable(cue, next_ms) for cue, next_ms in zip_longest(shown, following)]
 
 
 def _handover_ms(last: Cue, cue: Cue) -> int:
     """When a cue gives way to one that begins before its end.
 
-    As soon as that begins; or later, so that each has time for its text, but not behind the middle of the later one.
+    As soon as that begins; or when there was time to read it, but not behind its end or the middle of the later one.
     """
-    lengths = [sum(map(columns, each.lines)) for each in (last, cue)]
-    whole_ms = max(last.end_ms, cue.end_ms) - last.start_ms
-    fair_ms = last.start_ms + round(whole_ms * lengths[0] / sum(lengths))
+    read_ms = last.start_ms + round(sum(map(columns, last.lines)) / READ_COLUMNS * 1000)
     latest_ms = min(last.end_ms, (cue.start_ms + cue.end_ms) // 2)
-    return max(cue.start_ms, min(fair_ms, latest_ms), last.start_ms + 1)
+    return max(cue.start_ms, min(read_ms, latest_ms), last.start_ms + 1)
 
 
 def _readable(cue: Cue, next_ms: int | None) -> Cue:
