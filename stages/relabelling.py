@@ -50,7 +50,7 @@ class Relabelled:
 
     def see(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         """One voice, as it was and as it is now."""
-        old, new = before["profile_id"], after["profile_id"]
+        old, new = before.get("profile_id"), after["profile_id"]
         self.all.add(before)
         if new is not None:
             self.now.setdefault(new, Voices()).add(before)
@@ -89,13 +89,17 @@ def _write(store: Store, model: str, point: StoredPoint, after: dict[str, Any]) 
         video_id, cluster, name = before["video_id"], before["cluster"], {"speaker": after["speaker"]}
         store.set_payload(VOICES, Filter(video_id=video_id, model=model, cluster=cluster), name)
         store.set_payload(SPEECH, Filter(video_id=video_id, cluster=cluster), name)
-    if before["speaker"] != after["speaker"] or before["profile_id"] != after["profile_id"] or _moved(before, after):
+    if (
+        before["speaker"] != after["speaker"]
+        or before.get("profile_id") != after["profile_id"]
+        or _moved(before, after)
+    ):
         store.set_payload(SPEAKERS, Filter(ids=(point.id,)), after)
 
 
 def _moved(before: dict[str, Any], after: dict[str, Any]) -> bool:
     """Whether the same profile matches better or worse than it did."""
-    old, new = before["match_score"], after["match_score"]
+    old, new = before.get("match_score"), after["match_score"]
     return old is not None and new is not None and abs(old - new) >= SAME_SCORE
 
 

@@ -76,8 +76,8 @@ def archive_threshold(store: Store, model: str) -> Threshold:
     videos: dict[str, None] = {}  # in the order of their first voice
     for point in voices:
         videos.setdefault(point.payload["video_id"])
-        if point.payload["self_score"] is not None:
-            genuine.append(point.payload["self_score"])
+        if (score := point.payload.get("self_score")) is not None:
+            genuine.append(score)
     impostor = [score for video in islice(videos, SAMPLED_VIDEOS) for score in _different(store, model, video)]
     return calibrate(genuine, impostor)
 
@@ -87,7 +87,7 @@ def _different(store: Store, model: str, video_id: str) -> Iterator[float]:
     points = [
         (point.payload["seconds"], point.vectors["voice"])
         for point in store.scroll(SPEAKERS, True, _clusters(model, video_id), page=PAGE)
-        if point.payload["self_score"] is not None
+        if point.payload.get("self_score") is not None
     ]
     longest = sorted(points, key=lambda each: -each[0])[:VOICES_OF_A_VIDEO]
     if len(longest) < 2:

@@ -1,9 +1,8 @@
 """Who speaks when in one video: what the diarization of its voices found, written to its stored points."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from stages.errors import StoreError
 from stages.labels import ScoredWindow, Timeline
@@ -46,7 +45,7 @@ def labelled(
 
 
 def name_fields(video_id: str, cluster: int, match: Match | None) -> dict[str, Any]:
-    """Whose voice a cluster is, as its point says it."""
+    """Whose voice a cluster is, as its point says it. A store drops a field that is set to None."""
     return {
         "speaker": match.profile.name if match is not None else unmatched(video_id, cluster),
         "profile_id": match.profile.profile_id if match is not None else None,
@@ -84,27 +83,29 @@ class _Voices:
         """One for each voice, once all windows were met. Raises StoreError "voices-changed"."""
         if len(self.windows) != len(self._found.clusters):
             raise self._changed()
-        windows = np.bincount(self._found.clusters, minlength=len(self.names) + 1)
         turns: list[list[list[float]]] = [[] for _ in self.names]
         for turn in self._found.turns:
             turns[turn.cluster - 1].append([round(turn.start_seconds, 2), round(turn.end_seconds, 2)])
-        return [self._point(number, int(windows[number]), turns[number - 1]) for number in range(1, len(turns) + 1)]
+        each = zip(self._found.seconds, self._found.windows, self._found.self_scores, turns, strict=True)
+        return [self._point(n, float(a), int(b), float(c), d) for n, (a, b, c, d) in enumerate(each, start=1)]
 
-    def _point(self, number: int, windows: int, turns: list[list[float]]) -> StoredPoint:
-        score = self._found.self_scores[number - 1]
+    def _point(
+        self, number: int, seconds: float, windows: int, self_score: float, turns: list[list[float]]
+    ) -> StoredPoint:
         payload = {
             "kind": CLUSTER,
             "video_id": self._video_id,
             "path": self._path,
             "model": self._model,
             "cluster": number,
-            "seconds": round(float(self._found.seconds[number - 1]), 2),
+            "seconds": round(seconds, 2),
             "windows": windows,
-            "self_score": round(float(score), 4) if score is not None and np.isfinite(score) else None,
+            "self_score": round(self_score, 4) if math.isfinite(self_score) else None,
             "turns": turns,
             **self.names[number - 1],
         }
         id_ = point_id(self._video_id, CLUSTER, self._model, number)
+        payload = {name: value for name, value in payload.items() if value is not None}  # as `set_payload` leaves them
         return StoredPoint(id_, SPEAKERS, payload, {"voice": self._found.means[number - 1]})
 
     def _changed(self) -> StoreError:
@@ -133,7 +134,7 @@ def rewritten(
 ) -> Iterator[int]:
     """Set fields of every matching point, where they differ from what it has; gives the number of changes by chunks.
 
-    A field that is None is not written where there is none.
+    None takes a field away, and is not written where there is none.
     """
     changes: dict[str, Mapping[str, Any]] = {}
     for seen, point in enumerate(store.scroll(collection, False, filter, page=CHUNK_POINTS), start=1):
