@@ -14,10 +14,12 @@ def counted_note(text: str, count: int) -> str:
 
 
 def summed_notes(notes: Iterable[str]) -> list[str]:
-    """Each note once, where it came first; of those that count the same thing, one with the sum."""
-    counts: dict[str, int] = {}  # 0: counts nothing
+    """First those that count, one with the sum for each thing; then each other note once, in the order of coming."""
+    sums: dict[str, int] = {}
+    others: dict[str, None] = {}
     for note in notes:
-        found = _COUNTED.fullmatch(note)
-        text, count = (found[1], int(found[2])) if found else (note, 0)
-        counts[text] = counts.get(text, 0) + count
-    return [counted_note(text, count) if count else text for text, count in counts.items()]
+        if found := _COUNTED.fullmatch(note):
+            sums[found[1]] = sums.get(found[1], 0) + int(found[2])
+        else:
+            others[note] = None
+    return [*(counted_note(text, count) for text, count in sorted(sums.items())), *others]

@@ -111,10 +111,11 @@ def note_all(places: Sequence[Place | None], decisions: Sequence[Decision]) -> N
 def known(ranked: Ranked, languages: Collection[str]) -> Ranked:
     """Ranks of tokens such as "<|en|>" as ranks of language codes, of those languages alone that have a tokenizer.
 
-    Fine-tuned models have languages of their own making. Never empty: where none is known, the first there is.
+    Fine-tuned models have languages of their own making. Never empty: English, improbable, where none is known.
     """
     codes = [(token.strip("<|>"), probability) for token, probability in ranked]
-    return [(code, probability) for code, probability in codes if code in languages] or [(next(iter(languages)), 0.0)]
+    fallback = "en" if "en" in languages else next(iter(languages))
+    return [(code, probability) for code, probability in codes if code in languages] or [(fallback, 0.0)]
 
 
 def _number(place: Place | None) -> int:

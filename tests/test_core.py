@@ -1,6 +1,7 @@
 """The engine in-process, without sockets: messages in, points and results out."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from engine.jobs import ItemId
 from engine.runner import Failure
 from stages.base import Pcm
 from stages.hearing import Votes
-from tests.fakes import DIMENSION, FakeModel, PolyglotModel, fake_models
+from tests.fakes import DIMENSION, FakeModel, fake_models
 from tests.runners import engine_for, runner_for
 from transport.codec import as_array, encode, spec_of
 from transport.messages import (
@@ -43,12 +44,12 @@ class Harness:
         options: EngineOptions | None = None,
         suspects: Collection[ItemId] = (),
         condemned: Mapping[ItemId, Failure] | None = None,
-        polyglot: PolyglotModel | None = None,
+        speech_model: FakeModel | None = None,
         **faults: Any,
     ) -> None:
         models = fake_models(**faults)
-        if polyglot is not None:
-            models["speech"] = polyglot
+        if speech_model is not None:
+            models["speech"] = speech_model
         self.models: dict[str, FakeModel] = models
         self.engine = engine_for(runner_for(models), options, suspects, condemned=condemned)
         self.sent_bytes = 0
@@ -227,6 +228,73 @@ def test_speech_without_words_is_a_named_gap_and_no_coverage() -> None:
     _, (result,) = harness.run()
     assert result.text_seconds == 0.0
     assert [gap.reason.split(":")[0] for gap in result.gaps] == ["no-words"]
+
+
+class SaysOf(FakeModel):
+    """A speech model whose transcripts are all of one kind."""
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__("speech")
+        self.facts = facts
+
+    def result_of(self, item: Any) -> Any:
+        return replace(super().result_of(item), **self.facts)
+
+
+def heard(*kinds: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str], TaskResult]:
+    """A window of 3 s with 2 s of speech for each kind of transcript: payloads and ids of its texts, and the result."""
+    model = SaysOf()
+    harness = Harness(speech_model=model)
+    harness.start()
+    for number, facts in enumerate(kinds):
+        model.facts = facts
+        harness.speech(10.0 * number, 10.0 * number + 3.0, ((10.0 * number, 10.0 * number + 2.0),))
+        harness.now += 10.0
+        while harness.engine.step(harness.now):
+            pass
+    harness.end()
+    points, (result,) = harness.run()
+    return payloads_of(points, "speech"), ids_of(points, "speech"), result
+
+
+def test_a_translation_says_so_and_does_not_take_the_place_of_the_transcript() -> None:
+    (transcript, *_), transcript_ids, _ = heard({"language": "fr"})
+    (translation, *_), translation_ids, result = heard({"language": "en", "translated_from": "fr"})
+    assert (transcript["language"], transcript["text_by"]) == ("fr", "fake-speech@0 (untrained)")
+    assert "spoken_language" not in transcript
+    assert (translation["language"], translation["spoken_language"]) == ("en", "fr")
+    assert translation["text_by"] == "fake-speech@0 (untrained) (translation)"
+    assert translation["model"] == transcript["model"]
+    assert not set(transcript_ids) & set(translation_ids)
+    assert result.languages == (("fr", 2.0),), "what was spoken"
+
+
+def test_english_that_was_put_into_english_is_a_translation_all_the_same() -> None:
+    (payload, *_), _, _ = heard({"language": "en", "translated_from": "en"})
+    assert (payload["language"], payload["spoken_language"]) == ("en", "en")
+    assert payload["text_by"].endswith("(translation)")
+
+
+def test_doubtful_text_is_stored_and_marked() -> None:
+    payloads, _, result = heard({}, {"doubts": ("repetitive", "improbable"), "retries": 5}, {"retries": 2})
+    assert [payload.get("doubts") for payload in payloads] == [None] * 3 + [["repetitive", "improbable"]] * 3 + [
+        None
+    ] * 3
+    assert result.notes == (
+        "windows of speech that were decoded again at a higher temperature: 2",
+        "windows of speech whose text is kept although it is repetitive or improbable (`doubts`): 1",
+    )
+    assert (result.text_seconds, result.speech_seconds, result.gaps) == (6.0, 6.0, ())
+
+
+def test_what_the_model_takes_for_no_speech_is_a_named_gap_and_no_coverage() -> None:
+    payloads, _, result = heard({"is_silence": True, "segments": ()}, {})
+    assert len(payloads) == 3
+    (gap,) = result.gaps
+    assert (gap.start_seconds, gap.end_seconds) == (0.0, 3.0)
+    assert gap.reason.startswith("no-speech: the speech model takes detected speech for something else")
+    assert (result.text_seconds, result.speech_seconds) == (2.0, 4.0)
+    assert result.languages == (("en", 2.0),)
 
 
 def poison(value: int) -> Any:

@@ -1,11 +1,17 @@
 """Which text of a window is kept, and which windows are decoded again: by hand, and against the rule in any order."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.base import SpeechInput, Transcript
 from stages.guards import Doubt, Guards, Reading, Verdict
 from stages.options import SpeechOptions
+from stages.speech_model import SpeechModel
+from tests.conftest import TinyModels
+from tests.whispers import load, said, scripted, sound
 
 GUARDS = Guards(SpeechOptions())
 
@@ -124,3 +130,78 @@ def test_a_window_gets_the_same_verdict_in_any_company(scripts: list[list[Readin
             good = [each for each in tries if "repetitive" not in GUARDS.doubts(each)]
             assert all(each.average_logprob <= verdict.reading.average_logprob for each in good)
             assert all(each.compression_ratio >= verdict.reading.compression_ratio for each in tries if not good)
+
+
+# --- in the speech model ---------------------------------------------------------------------------------------------
+
+SAID_WELL, SAID_BADLY = (-0.4, "the quick brown fox"), (-1.4, "jumped over a lazy dog")
+SAID_AGAIN = (-0.2, "on and on " * 12)
+
+
+@pytest.fixture(scope="module")
+def path(tiny_models: TinyModels) -> Path:
+    return tiny_models["whisper"]
+
+
+@pytest.fixture(scope="module")
+def guarded(path: Path) -> SpeechModel:
+    return load(path, options=SpeechOptions(beam_size=2))
+
+
+def text_of(transcript: Transcript) -> str:
+    return " ".join(segment.text for segment in transcript.segments)
+
+
+def test_windows_that_fail_are_decoded_again_together_from_what_was_encoded(
+    guarded: SpeechModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = scripted(
+        guarded,
+        monkeypatch,
+        [SAID_BADLY, SAID_AGAIN, (-0.9, "third time lucky")],
+        [SAID_WELL],
+        [SAID_AGAIN, SAID_WELL],
+        [(-1.1, "thank you for watching", 0.9)],
+        [(-1.6, "one"), (-1.5, "two"), (-1.2, "three"), (-1.3, "four"), (-0.1, "five " * 40), (-1.2, "six")],
+    )
+    transcripts = guarded.run([SpeechInput(sound(3, seed), "en") for seed in range(5)])
+    sample = {"beam_size": 1, "sampling_topk": 0}
+    assert engine.turns == [
+        ([0, 1, 2, 3, 4], {"beam_size": 2}),
+        ([0, 2, 4], {**sample, "sampling_temperature": 0.2}),
+        ([0, 4], {**sample, "sampling_temperature": 0.4}),
+        *(([4], {**sample, "sampling_temperature": temperature}) for temperature in (0.6, 0.8, 1.0)),
+    ]
+    assert engine.encodings == 1
+    assert [text_of(transcript) for transcript in transcripts] == [
+        "third time lucky", "the quick brown fox", "the quick brown fox", "", "three",
+    ]  # fmt: skip
+    assert [(t.temperature, t.retries, t.doubts, t.is_silence) for t in transcripts] == [
+        (0.4, 2, (), False), (0.0, 0, (), False), (0.2, 1, (), False), (0.0, 0, (), True),
+        (0.4, 5, ("improbable",), False),
+    ]  # fmt: skip
+    assert transcripts[4].segments[0].average_logprob == pytest.approx(-1.2)
+
+
+def test_text_that_repeats_itself_at_every_temperature_is_kept_and_marked(
+    guarded: SpeechModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(guarded, monkeypatch, [SAID_AGAIN, (-0.3, "la " * 60), *[(-1.5, "so " * 70)] * 4])
+    (transcript,) = guarded.run([SpeechInput(sound(20), "en")])
+    assert text_of(transcript).startswith("on and on"), "the least repetitive"
+    assert (transcript.doubts, transcript.retries) == (("repetitive",), 5)
+    ratio = transcript.segments[0].compression_ratio
+    assert ratio > 2.4
+    assert {segment.compression_ratio for segment in transcript.segments} == {ratio}
+
+
+def test_an_untrained_model_runs_through_the_temperatures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(path, options=SpeechOptions(log_prob_threshold=-0.5))
+    batch = [SpeechInput(sound(seconds, seed), "en") for seed, seconds in enumerate((3, 30, 9))]
+    transcripts = model.run(batch)
+    assert [transcript.retries for transcript in transcripts] == [5, 5, 5]
+    assert all(transcript.doubts == ("improbable",) and transcript.segments for transcript in transcripts)
+    once = load(path).run(batch)
+    for many, one in zip(transcripts, once, strict=True):
+        assert many.segments[0].average_logprob >= one.segments[0].average_logprob - 1e-6, "the best of all is kept"
+        assert (many.temperature == 0.0) <= (said(many) == said(one))

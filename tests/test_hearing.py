@@ -1,6 +1,7 @@
 """Languages of windows: the rule by itself, in any batches, and in an engine that fails, splits and resumes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,16 +10,31 @@ from hypothesis import strategies as st
 
 from engine.jobs import ItemId
 from engine.runner import Failure
+from stages.base import SpeechInput
 from stages.hearing import Decision, LanguageLog, Note, Place, choose, decide, known, note_all
+from stages.options import SpeechOptions
+from stages.speech_model import SpeechModel
+from tests.conftest import TinyModels
 from tests.fakes import LANGUAGES, PolyglotModel, spoken
 from tests.test_core import Harness, payloads_of
+from tests.whispers import hears, load, said, sound
 from transport.messages import Points, TaskKey, TaskResult
 
 SURE, UNSURE = 0.9, 0.3
 MARK = 2  # the sample that says that a window cannot be transcribed
 
 
-class Sound(NamedTuple):
+@pytest.fixture(scope="module")
+def path(tiny_models: TinyModels) -> Path:
+    return tiny_models["whisper"]
+
+
+@pytest.fixture(scope="module")
+def model(path: Path) -> SpeechModel:
+    return load(path)
+
+
+class Heard(NamedTuple):
     """A window: which language is likeliest in it, how likely that is, and how much is said in it."""
 
     language: str
@@ -27,31 +43,31 @@ class Sound(NamedTuple):
 
 
 sounds = st.builds(
-    Sound, st.sampled_from(LANGUAGES), st.sampled_from([SURE, UNSURE, 0.5]), st.sampled_from([0.1, 0.7, 1.3, 2.0])
+    Heard, st.sampled_from(LANGUAGES), st.sampled_from([SURE, UNSURE, 0.5]), st.sampled_from([0.1, 0.7, 1.3, 2.0])
 )
 
 
-def expected(track: Sequence[Sound], failing: frozenset[int] = frozenset()) -> list[str | None]:
+def expected(track: Sequence[Heard], failing: frozenset[int] = frozenset()) -> list[str | None]:
     """The rule, word for word; None for windows that fail."""
     seconds: dict[str, float] = {}
     languages: list[str | None] = []
-    for number, sound in enumerate(track):
+    for number, heard in enumerate(track):
         if number in failing:
             languages.append(None)
-        elif sound.probability >= 0.5:
-            languages.append(sound.language)
-            seconds[sound.language] = seconds.get(sound.language, 0.0) + sound.seconds
+        elif heard.probability >= 0.5:
+            languages.append(heard.language)
+            seconds[heard.language] = seconds.get(heard.language, 0.0) + heard.seconds
         elif seconds:
             most = max(seconds.values())
             languages.append(min(language for language in seconds if seconds[language] == most))
         else:
-            languages.append(sound.language)
+            languages.append(heard.language)
     return languages
 
 
-def ranked(sound: Sound) -> list[tuple[str, float]]:
-    others = [language for language in LANGUAGES if language != sound.language]
-    return [(sound.language, sound.probability), (others[0], 0.05), (others[1], 0.01)]
+def ranked(heard: Heard) -> list[tuple[str, float]]:
+    others = [language for language in LANGUAGES if language != heard.language]
+    return [(heard.language, heard.probability), (others[0], 0.05), (others[1], 0.01)]
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------
@@ -106,7 +122,7 @@ def test_languages_without_a_tokenizer_are_passed_over() -> None:
 
 
 @given(st.lists(st.lists(sounds, max_size=12), min_size=1, max_size=3), st.data())
-def test_languages_do_not_depend_on_how_windows_come_together(tracks: list[list[Sound]], data: st.DataObject) -> None:
+def test_languages_do_not_depend_on_how_windows_come_together(tracks: list[list[Heard]], data: st.DataObject) -> None:
     """Windows of several tracks, each in its order, cut into batches anywhere; a batch may be repeated, or turned
     round; what is done may be settled, and a track resumed from that.
     """
@@ -119,8 +135,8 @@ def test_languages_do_not_depend_on_how_windows_come_together(tracks: list[list[
         size = data.draw(st.integers(1, len(order)))
         batch, order, added = [], order[size:], order[:size]
         for at in added:
-            sound = tracks[at][taken[at]]
-            batch.append((at, taken[at], Place(logs[at], logs[at].add(), sound.seconds), ranked(sound)))
+            heard = tracks[at][taken[at]]
+            batch.append((at, taken[at], Place(logs[at], logs[at].add(), heard.seconds), ranked(heard)))
             taken[at] += 1
         if data.draw(st.booleans()):
             batch.reverse()
@@ -139,11 +155,11 @@ def test_languages_do_not_depend_on_how_windows_come_together(tracks: list[list[
 
 
 @given(st.lists(sounds, max_size=30), st.sets(st.integers(0, 30)))
-def test_sums_are_the_same_to_the_last_bit_whatever_was_settled_when(track: list[Sound], cuts: set[int]) -> None:
+def test_sums_are_the_same_to_the_last_bit_whatever_was_settled_when(track: list[Heard], cuts: set[int]) -> None:
     whole, cut = LanguageLog(), LanguageLog()
-    for number, sound in enumerate(track):
+    for number, heard in enumerate(track):
         for log in (whole, cut):
-            log.note(log.add(), Note(sound.language, sound.seconds))
+            log.note(log.add(), Note(heard.language, heard.seconds))
         if number in cuts:
             cut.settle(number + 1)
     assert cut.settle(len(track)) == whole.settle(len(track))
@@ -162,16 +178,16 @@ def test_what_is_settled_takes_no_memory_for_each_window() -> None:
 
 
 class Track:
-    """Windows of one sound track, ten seconds apart, on their way through an engine."""
+    """Windows of one heard track, ten seconds apart, on their way through an engine."""
 
-    def __init__(self, number: int, windows: list[Sound]) -> None:
+    def __init__(self, number: int, windows: list[Heard]) -> None:
         self.key = TaskKey(number, 0)
-        self.windows = [sound._replace(seconds=float(round(sound.seconds) or 1)) for sound in windows]
+        self.windows = [heard._replace(seconds=float(round(heard.seconds) or 1)) for heard in windows]
 
     def send(self, harness: Harness, number: int, fails: bool = False) -> None:
-        sound, start = self.windows[number], 10.0 * number
-        end = start + sound.seconds
-        pcm = spoken(sound.seconds, sound.language, sound.probability)
+        heard, start = self.windows[number], 10.0 * number
+        end = start + heard.seconds
+        pcm = spoken(heard.seconds, heard.language, heard.probability)
         pcm[MARK] = fails
         harness.speech(start, end, ((start, end),), key=self.key, pcm=pcm)
 
@@ -209,7 +225,7 @@ def faults(most: int) -> Any:
     st.data(),
 )
 def test_an_engine_hears_the_same_whatever_fits_and_whatever_fails(
-    sound_tracks: list[list[Sound]], most: int, cuts: set[int], data: st.DataObject
+    sound_tracks: list[list[Heard]], most: int, cuts: set[int], data: st.DataObject
 ) -> None:
     """Batches run out of memory and are halved, windows fail, run alone or are condemned, sections end anywhere."""
     tracks = [Track(number, windows) for number, windows in enumerate(sound_tracks)]
@@ -219,7 +235,7 @@ def test_an_engine_hears_the_same_whatever_fits_and_whatever_fails(
     harness = Harness(
         suspects=[tracks[at].item(number) for at, number in alone],
         condemned={tracks[at].item(number): Failure("device-lost", "test") for at, number in condemned},
-        polyglot=PolyglotModel(faults(most)),
+        speech_model=PolyglotModel(faults(most)),
     )
     for track in tracks:
         harness.start(track.key)
@@ -245,8 +261,8 @@ def test_an_engine_hears_the_same_whatever_fits_and_whatever_fails(
 
 
 def test_windows_behind_one_that_must_run_alone_wait_for_what_is_heard_in_it() -> None:
-    track = Track(0, [Sound("fr", SURE, 1.0), Sound("de", SURE, 2.0), Sound("en", UNSURE, 1.0)])
-    harness = Harness(suspects=[track.item(1)], polyglot=PolyglotModel())
+    track = Track(0, [Heard("fr", SURE, 1.0), Heard("de", SURE, 2.0), Heard("en", UNSURE, 1.0)])
+    harness = Harness(suspects=[track.item(1)], speech_model=PolyglotModel())
     harness.start(track.key)
     for number in range(3):
         track.send(harness, number)
@@ -275,9 +291,9 @@ def seconds_by_language(track: Track, failing: frozenset[int] = frozenset()) -> 
 def test_a_track_that_is_resumed_goes_on_with_what_was_heard(cut: int) -> None:
     sounds = [("fr", SURE, 2.0), ("de", SURE, 1.0), ("en", UNSURE, 1.0), ("de", SURE, 2.0), ("en", UNSURE, 1.0),
               ("en", UNSURE, 1.0)]  # fmt: skip
-    track = Track(0, [Sound(*each) for each in sounds])
+    track = Track(0, [Heard(*each) for each in sounds])
     assert list(track.expected().values()) == ["fr", "de", "fr", "de", "de", "de"]
-    first, second = Harness(polyglot=PolyglotModel()), Harness(polyglot=PolyglotModel())
+    first, second = Harness(speech_model=PolyglotModel()), Harness(speech_model=PolyglotModel())
     first.start(track.key)
     for number in range(len(sounds)):
         track.send(first, number)
@@ -296,7 +312,7 @@ def test_a_track_that_is_resumed_goes_on_with_what_was_heard(cut: int) -> None:
 
 
 def test_languages_are_counted_by_seconds_of_speech_that_became_text() -> None:
-    harness = Harness(polyglot=PolyglotModel())
+    harness = Harness(speech_model=PolyglotModel())
     harness.start()
     for start, seconds, language in ((0.0, 4.0, "fr"), (10.0, 0.9, "de"), (20.0, 3.0, "en"), (30.0, 2.0, "fr")):
         spans = ((start, start + seconds / 2), (start + seconds / 2, start + seconds))
@@ -304,3 +320,74 @@ def test_languages_are_counted_by_seconds_of_speech_that_became_text() -> None:
     harness.end()
     _, (result,) = harness.run()
     assert dict(result.languages) == pytest.approx({"fr": 6.0, "en": 3.0}), "no words came of the German"
+
+
+# --- in the speech model ---------------------------------------------------------------------------------------------
+
+
+def test_a_window_that_is_not_sure_takes_the_language_of_those_before_it(
+    model: SpeechModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, other = LanguageLog(), LanguageLog([("zh", 5.0)])
+    places = [Place(log, log.add(), 2.0), Place(other, other.add(), 2.0), Place(log, log.add(), 2.0), None]
+    batch = [SpeechInput(sound(2, seed), None, place) for seed, place in enumerate(places)]
+    unsure = [("<|es|>", 0.4), ("<|fr|>", 0.3)]
+    hears(monkeypatch, model, [("<|fr|>", 0.8)], [("<|de|>", 0.4)], unsure, [("<|it|>", 0.4)])
+    transcripts = model.run(batch)
+    assert [(t.language, t.language_probability) for t in transcripts] == [
+        ("fr", 0.8), ("zh", 0.0), ("fr", 0.3), ("it", 0.4),
+    ]  # fmt: skip
+    assert (log.before(9), other.before(9)) == ({"fr": 2.0}, {"zh": 5.0})
+    assert said(transcripts[1]) == said(model.run([SpeechInput(sound(2, 1), "zh")])[0])
+
+
+def test_what_was_heard_is_noted_when_the_batch_is_done_and_not_before(
+    model: SpeechModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LanguageLog()
+    window = SpeechInput(sound(2), None, Place(log, log.add(), 2.0))
+    hears(monkeypatch, model, [("<|fr|>", 0.8)])
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_align", out_of_memory)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            model.run([window])
+    assert log.before(9) == {}
+    model.run([window])
+    assert log.before(9) == {"fr": 2.0}
+
+
+def out_of_memory(*arguments: Any) -> Any:
+    raise RuntimeError("CUDA failed with error out of memory")
+
+
+def test_the_threshold_can_be_set(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(path, options=SpeechOptions(temperatures=(0.0,), language_threshold=0.9))
+    window = SpeechInput(sound(2), None, Place(LanguageLog([("zh", 5.0)]), 0, 2.0))
+    hears(monkeypatch, model, [("<|fr|>", 0.8)])
+    assert model.run([window])[0].language == "zh"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "language"),
+    [
+        ([("<|nan|>", 0.9), ("<|it|>", 0.1)], "it"),  # a token of some fine-tuned model
+        ([("<|yue|>", 0.9)], "en"),  # in faster-whisper's list, and not in this model's tokenizer
+        ([("", 1.0)], "en"),
+        ([], "en"),
+    ],
+)
+def test_whatever_is_heard_becomes_a_language_that_the_model_can_write(
+    model: SpeechModel, monkeypatch: pytest.MonkeyPatch, ranks: list[tuple[str, float]], language: str
+) -> None:
+    hears(monkeypatch, model, ranks)
+    (transcript,) = model.run([SpeechInput(sound(2), None)])
+    assert transcript.language == language
+    assert transcript.segments
+
+
+def test_a_set_language_is_not_searched_for_and_counts_for_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(path, options=SpeechOptions(temperatures=(0.0,), language="de-AT"))
+    hears(monkeypatch, model)  # nothing, if it were asked
+    log = LanguageLog()
+    (transcript,) = model.run([SpeechInput(sound(2), None, Place(log, log.add(), 2.0))])
+    assert (transcript.language, transcript.language_probability, log.before(9)) == ("de", 1.0, {})

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.jobs import Attempts, covered_seconds
-from transport.messages import AudioResume, Checkpoint, TaskEnd, TaskKey, TaskStart
+from engine.jobs import Attempt, Attempts, InOrder, Job, covered_seconds
+from stages.hearing import Note
+from transport.messages import AudioResume, Caption, Checkpoint, TaskEnd, TaskKey, TaskStart
 
 KEY = TaskKey(1, 0)
 
@@ -103,3 +104,65 @@ def test_sections_leave_in_order_whatever_the_order_in_which_they_are_done(order
 
 def test_overlapping_intervals_are_counted_once() -> None:
     assert covered_seconds([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0)]) == pytest.approx(4.0)
+
+
+# --- windows of a sound track -----------------------------------------------------------------------------------------
+
+
+def test_windows_pass_at_once_while_none_must_run_alone() -> None:
+    line = InOrder()
+    jobs = [job(number) for number in range(3)]
+    assert [line.add(each, False) for each in jobs] == [[each] for each in jobs]
+    assert [line.done() for _ in jobs] == [[], [], []]
+
+
+def test_a_window_that_runs_alone_waits_for_those_before_it_and_those_behind_wait_for_it() -> None:
+    line = InOrder()
+    a, b, alone, c, d = (job(number) for number in range(5))
+    assert [line.add(each, each is alone) for each in (a, b, alone, c, d)] == [[a], [b], [], [], []]
+    assert [line.done(), line.done()] == [[], [alone]]
+    assert line.done() == [c, d]
+
+
+@given(st.lists(st.booleans(), max_size=20), st.data())
+def test_every_window_goes_once_in_order_and_those_that_must_alone(alone: list[bool], data: st.DataObject) -> None:
+    line, jobs = InOrder(), [job(number) for number in range(len(alone))]
+    coming, under_way, gone = list(jobs), [], []
+    while coming or under_way:
+        if coming and (not under_way or data.draw(st.booleans())):
+            going = line.add(coming[0], alone[len(jobs) - len(coming)])
+            coming.pop(0)
+        else:
+            under_way.pop(0)
+            going = line.done()
+        gone += going
+        under_way += going
+        numbers = [int(each.start_seconds) for each in under_way]
+        assert len(numbers) <= 1 or not any(alone[number] for number in numbers)
+    assert gone == jobs
+
+
+def job(number: int) -> Job:
+    source = Caption(key=KEY, start_seconds=0.0, end_seconds=1.0, text="", language=None)
+    attempt = Attempt(TaskStart(key=KEY, video_id="video", shown_path="a.mp4"))
+    return Job("speech", attempt, None, float(number), number + 1.0, source)
+
+
+def test_a_section_hands_on_what_was_heard_up_to_its_end() -> None:
+    attempts = Attempts()
+    attempts.start(TaskStart(key=KEY, video_id="video", shown_path="a.mp4", languages=(("fr", 10.0),)))
+    first = attempts.current(KEY)
+    assert first is not None
+    numbers = [first.log.add()]
+    attempts.close(checkpoint(0))
+    second = attempts.current(KEY)
+    assert second is not None
+    numbers.append(second.log.add())
+    for number, language in zip(numbers, ("fr", "de"), strict=True):
+        second.log.note(number, Note(language, 5.0))
+    attempts.close(checkpoint(1))
+    attempts.close(end())
+    results = [attempt.result() for attempt in attempts.take_finished(KEY)]
+    assert [result.resume.languages if result.resume else None for result in results] == [
+        (("fr", 15.0),), (("de", 5.0), ("fr", 15.0)), None,
+    ]  # fmt: skip

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from engine.ledger_schema import Database
 from engine.ledger_tasks import MORE_NOTES, NAMED, Operations, PlannedTask, Tasks, TaskSpan, merged
+from engine.notes import RETRIED, counted_note, summed_notes
 from transport.messages import AudioResume, Gap, ItemFailure, TaskKey, TaskResult
 
 SPANS = [TaskSpan("audio", 0.0, 120.5), TaskSpan("frames", 0.0, 60.0), TaskSpan("frames", 60.0, None)]
@@ -269,13 +270,19 @@ def many(entries: st.SearchStrategy[tuple[object, ...]]) -> st.SearchStrategy[tu
     return st.tuples(entries, st.sampled_from([1, NAMED // 2, NAMED])).map(lambda pair: pair[0] * pair[1])
 
 
+def notes_of(count: int, windows: int) -> tuple[str, ...]:
+    """So many, and one that counts windows."""
+    notes = tuple(f"note {i % 300 + count}" for i in range(count))
+    return (*notes, counted_note(RETRIED, windows)) if windows else notes
+
+
 RESULTS = st.builds(
     TaskResult,
     key=st.builds(TaskKey, st.integers(0, 9), st.integers(0, 9)),
     points=st.dictionaries(st.sampled_from(["frames", "speech"]), st.integers(0, 99)),
     gaps=many(st.lists(GAPS, max_size=3).map(tuple)),
     failures=many(st.lists(FAILURES, max_size=3).map(tuple)),
-    notes=st.integers(0, 2 * NAMED).flatmap(lambda n: st.just(tuple(f"note {i % 300 + n}" for i in range(n)))),
+    notes=st.tuples(st.integers(0, 2 * NAMED), st.integers(0, 3)).map(lambda pair: notes_of(*pair)),
     speech_seconds=SECONDS,
     text_seconds=SECONDS,
     voiced_seconds=SECONDS,
@@ -283,6 +290,7 @@ RESULTS = st.builds(
     oom_events=st.integers(0, 9),
     batch_splits=st.integers(0, 9),
     section=st.integers(0, 9),
+    languages=st.dictionaries(st.sampled_from(["de", "en"]), SECONDS).map(lambda heard: tuple(sorted(heard.items()))),
 )
 
 
@@ -310,8 +318,16 @@ def test_nothing_is_lost_by_merging_but_names(a: TaskResult, b: TaskResult) -> N
     if len(failures) > NAMED:
         assert both.failures[-1].message == f"{len(failures) - NAMED} further items failed"
     assert len(set(both.notes)) == len(both.notes) <= NAMED + 1
-    assert set(both.notes) >= set(a.notes + b.notes) or both.notes[-1] == MORE_NOTES
+    assert set(both.notes) >= set(summed_notes(a.notes + b.notes)) or both.notes[-1] == MORE_NOTES
+    assert retried(both) == retried(a) + retried(b)
     assert (both.section, both.key, both.resume) == (b.section, b.key, b.resume)
+    for language in ("de", "en"):
+        one, other = dict(a.languages).get(language, 0.0), dict(b.languages).get(language, 0.0)
+        assert dict(both.languages).get(language, 0.0) == one + other
+
+
+def retried(result: TaskResult) -> int:
+    return sum(int(note.rpartition(" ")[2]) for note in result.notes if note.startswith(RETRIED))
 
 
 # --- the outbox -------------------------------------------------------------------------------------------------------

@@ -252,8 +252,11 @@ def test_a_resumed_task_sends_just_what_was_still_to_come(
     places = [number for number, (message, _) in enumerate(whole) if isinstance(message, Checkpoint)]
     for number in places:
         resume = whole[number][0].resume
+        resume = msgspec.structs.replace(resume, languages=(("de", 1.5), ("en", 2.0)))
         rest = run_task(talking, audio_task(sample, captions=captions, resume=resume))
-        assert rest[0][0] == TaskStart(key=KEY, video_id="v", shown_path=str(sample), section=resume.section)
+        assert rest[0][0] == TaskStart(
+            key=KEY, video_id="v", shown_path=str(sample), section=resume.section, languages=resume.languages
+        )
         assert without_state(rest[1:]) == without_state(whole[number + 1 :])
     covered = [message.captioned_seconds for message, _ in whole if isinstance(message, Speech)]
     assert (max(covered) > 1.0) == captions

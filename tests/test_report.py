@@ -46,6 +46,15 @@ def test_a_row_counts_and_covers() -> None:
     assert (row["wall_seconds"], row["rtf"]) == (5.0, 0.05)
 
 
+def test_a_row_says_what_languages_were_spoken_and_how_long() -> None:
+    languages: Counter[str] = Counter()
+    for seconds in ({"en": 100.0}, {"de": 180.00049}, {"en": 23.4}):
+        languages.update(seconds)
+    row = video_row(job(languages=languages, heard=True))
+    assert list(row["languages"].items()) == [("de", 180.0), ("en", 123.4)]
+    assert video_row(job())["languages"] == {}
+
+
 def test_coverage_is_whole_without_speech_and_unknown_without_listening() -> None:
     assert video_row(job(heard=True))["text_coverage"] == 1.0
     assert video_row(job(heard=False))["text_coverage"] is None

@@ -4,13 +4,12 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import ctranslate2
 import numpy as np
 import pytest
 
-from stages.base import Identity, Pcm, SpeechInput, Transcript
+from stages.base import SpeechInput
 from stages.ctranslate2_model import Weights, choose_compute_type, split_device
 from stages.errors import ModelError
 from stages.model_files import Files
@@ -19,26 +18,10 @@ from stages.phrases import PHRASE_MAX_SECONDS
 from stages.speech_model import LONGEST_TEXT, SpeechModel
 from stages.tiny_speech import build_tiny_whisper
 from tests.conftest import TinyModels
+from tests.whispers import Recorder, load, refusal, said, sound
 
-IDENTITY = Identity("tiny-whisper", "0123456789ab", True)
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
 JFK = MEDIA / "jfk-inaugural-speech_over-coffee-pour_hevc-main10-ac3.ts"
-
-
-def sound(seconds: float, seed: int = 0) -> Pcm:
-    """A voice-like buzz whose pitch and loudness wander, over noise."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(round(seconds * 16000)) / 16000
-    pitch = rng.uniform(90, 220) * (1 + 0.2 * np.sin(2 * np.pi * rng.uniform(0.2, 1) * time))
-    phase = 2 * np.pi * np.cumsum(pitch) / 16000
-    buzz = sum(np.sin(k * phase) / k for k in range(1, 12)) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * time))
-    return np.asarray(4000 * buzz + 200 * rng.standard_normal(len(time))).astype(np.int16)
-
-
-def load(path: Path, **settings: Any) -> SpeechModel:
-    """Untrained, it finds most of its text improbable: it decodes nothing again where no options say so."""
-    settings = {"dtype": "float32", "options": SpeechOptions(temperatures=(0.0,)), **settings}
-    return SpeechModel.load(path, IDENTITY, cpu_threads=1, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +48,6 @@ def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spoilt(path: Path, tmp_path: Path) -> Path:
     """A copy that a test may spoil."""
     return Path(shutil.copytree(path, tmp_path / "whisper"))
-
-
-def said(transcript: Transcript) -> list[tuple[str, tuple[Any, ...]]]:
-    return [(segment.text, segment.words) for segment in transcript.segments]
-
-
-def refusal(path: Path, **settings: Any) -> ModelError:
-    with pytest.raises(ModelError) as caught:
-        load(path, **settings)
-    assert "\n" not in caught.value.message
-    return caught.value
 
 
 # --- what a batch gives ---------------------------------------------------------------------------------------------
@@ -459,27 +431,6 @@ def test_a_device_without_room_leaves_the_model_parked(path: Path) -> None:
 # --- probing --------------------------------------------------------------------------------------------------------
 
 
-class Recorder:
-    """Stands before a CTranslate2 model and keeps what it generated and aligned."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.texts: list[int] = []  # tokens of each window
-        self.aligned: list[int] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def generate(self, *arguments: Any, **settings: Any) -> Any:
-        results = self._model.generate(*arguments, **settings)
-        self.texts += [len(result.sequences_ids[0]) for result in results]
-        return results
-
-    def align(self, features: Any, start: Any, texts: Any, *arguments: Any, **settings: Any) -> Any:
-        self.aligned += [len(text) for text in texts]
-        return self._model.align(features, start, texts, *arguments, **settings)
-
-
 def test_a_probe_decodes_the_longest_text_in_every_window_and_aligns_one(
     model: SpeechModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,6 +439,26 @@ def test_a_probe_decodes_the_longest_text_in_every_window_and_aligns_one(
     model.probe(3)
     assert recorder.texts == [LONGEST_TEXT] * 3
     assert recorder.aligned == [LONGEST_TEXT]
+
+
+@pytest.mark.parametrize(
+    ("options", "temperature", "beams"),
+    [
+        (SpeechOptions(), 1.0, 1),
+        (SpeechOptions(temperatures=(0.0,)), 0.0, 1),
+        (SpeechOptions(temperatures=(0.0, 0.6), beam_size=3), 0.0, 3),
+        (SpeechOptions(temperatures=(0.2, 0.6), beam_size=3), 0.6, 1),
+    ],
+)
+def test_a_probe_decodes_in_the_way_that_takes_most(
+    path: Path, monkeypatch: pytest.MonkeyPatch, options: SpeechOptions, temperature: float, beams: int
+) -> None:
+    model = load(path, options=options)
+    recorder = Recorder(model._whisper.model)
+    monkeypatch.setattr(model._whisper, "model", recorder)
+    model.probe(2)
+    assert (recorder.temperatures, recorder.beams) == ([temperature], [beams])
+    assert recorder.texts == [LONGEST_TEXT] * 2
 
 
 def test_no_text_is_longer_than_that_of_a_probe(model: SpeechModel) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.config import Config, RunOptions
 from engine.ledger_tasks import PlannedTask, TaskSpan
+from engine.notes import RETRIED, counted_note
 from engine.tasks import STRANGE_DEATHS, Board
 from engine.videos import VideoError, VideoJob
 from stages.errors import SluiceError
@@ -367,6 +368,16 @@ def test_the_sections_of_a_sound_track_count_once_each_whatever_attempt_brings_t
     assert not board.durable(result(again.key, points={"speech": 2}, resume=SECOND), 5.0), "of the attempt before it"
     assert board.durable(result(again.key, points={"speech": 3}, section=1), 6.0)
     assert only(board).points == {"speech": 5}
+
+
+def test_languages_and_counted_notes_of_all_sections_add_up() -> None:
+    board, (audio,) = booked(Book(), media(video=None))
+    notes = (counted_note(RETRIED, 2), "one more thing")
+    board.durable(result(audio.key, languages=(("de", 3.0), ("en", 1.0)), notes=notes, resume=SECOND), 2.0)
+    board.durable(result(audio.key, languages=(("en", 2.5),), notes=notes, section=1), 3.0)
+    job = only(board)
+    assert job.languages == {"de": 3.0, "en": 3.5}
+    assert job.notes == [counted_note(RETRIED, 4), "no video stream: no frames", "one more thing"]
 
 
 def test_a_section_that_is_durable_clears_its_task_of_the_deaths_before() -> None:
