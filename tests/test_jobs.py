@@ -127,7 +127,7 @@ def test_a_window_that_runs_alone_waits_for_those_before_it_and_those_behind_wai
 @given(st.lists(st.booleans(), max_size=20), st.data())
 def test_every_window_goes_once_in_order_and_those_that_must_alone(alone: list[bool], data: st.DataObject) -> None:
     line, jobs = InOrder(), [job(number) for number in range(len(alone))]
-    coming, under_way, gone = list(jobs), [], []
+    coming, under_way, gone = list(jobs), list[Job](), list[Job]()
     while coming or under_way:
         if coming and (not under_way or data.draw(st.booleans())):
             going = line.add(coming[0], alone[len(jobs) - len(coming)])
