@@ -277,9 +277,8 @@ def test_english_that_was_put_into_english_is_a_translation_all_the_same() -> No
 
 def test_doubtful_text_is_stored_and_marked() -> None:
     payloads, _, result = heard({}, {"doubts": ("repetitive", "improbable"), "retries": 5}, {"retries": 2})
-    assert [payload.get("doubts") for payload in payloads] == [None] * 3 + [["repetitive", "improbable"]] * 3 + [
-        None
-    ] * 3
+    doubts = ["repetitive", "improbable"]
+    assert [payload.get("doubts") for payload in payloads] == [None] * 3 + [doubts] * 3 + [None] * 3
     assert result.notes == (
         "windows of speech that were decoded again at a higher temperature: 2",
         "windows of speech whose text is kept although it is repetitive or improbable (`doubts`): 1",
