@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from engine import cli_export
+from engine import cli_export, cli_speakers
 from engine.cli_daemon import add_commands, print_json
 from engine.config import Config, load_config
 from engine.errors import ConfigError, ExitCode
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add_commands(commands, common)
     _add_search(commands.add_parser("search", parents=[common], help="find frames and speech"))
     cli_export.add_commands(commands, common)
+    cli_speakers.add_commands(commands, common)
     _add_points(commands.add_parser("points", parents=[common], help="every stored point as JSON lines"))
     _add_models(commands.add_parser("models", parents=[common], help="list, pull, check, or build tiny ones"))
     _add_doctor(commands.add_parser("doctor", parents=[common], help="what is wrong here, and what to do"))

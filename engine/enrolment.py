@@ -6,13 +6,11 @@ clip ─ decode ─ voice detection ─ windows of 1 to 3 s ─► speaker model
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import Config
-from engine.errors import ConfigError
 from engine.files import shown
 from engine.jobs import covered_seconds
 from stages.base import Pcm, Vector
@@ -21,7 +19,7 @@ from stages.errors import MediaError
 from stages.media import content_of, probe
 from stages.options import VoiceOptions
 from stages.profiles import SpeakerError, unit
-from stages.registry import OFF, SAMPLE_RATE, identify, load, resolve
+from stages.registry import SAMPLE_RATE, load
 from stages.windows import SpeechWindow, read_speech_windows, voice_windows
 from transport.messages import MediaInfo, VoiceSample
 from transport.requests import MAX_SAMPLES
@@ -57,15 +55,6 @@ class Voice:
     vectors: list[Vector] = field(default_factory=list)  # theirs
     levels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(32_769, np.int64))  # samples of speech, by |pcm|
     is_cut_off: bool = False  # there is more speech than was read
-
-
-def model_label(config: Config) -> str:
-    """Which voice model is set. Raises ConfigError "model-off", ModelError when it is not on this machine."""
-    source = config.models.voice
-    if source == OFF:
-        raise ConfigError("model-off", f'models.voice = "{OFF}": speakers are told apart by it; set it to a model')
-    path = resolve("voice", source, Path(config.models.directory))
-    return identify("voice", source, path).info("voice", 0).label
 
 
 def voice_samples(config: Config, paths: Sequence[bytes], say: Say) -> tuple[VoiceSample, ...]:

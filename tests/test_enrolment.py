@@ -18,15 +18,12 @@ from engine.enrolment import (
     Clip,
     clipped_share,
     hear,
-    model_label,
     open_clip,
     sample_of,
     shares,
     voice_samples,
 )
-from engine.errors import ConfigError
 from stages.base import Pcm, Vector
-from stages.errors import ModelError
 from stages.profiles import unit
 from tests.audio_factory import Samples, tone, write_sound
 from tests.conftest import TinyModels
@@ -265,7 +262,6 @@ def test_clips_are_embedded_by_the_voice_model(tmp_path: Path, tiny_models: Tiny
     assert first.content != second.content
     assert {len(row) for row in first.vectors} == {192}
     assert len(said) == 2
-    assert "(untrained)" in model_label(config)
 
 
 def test_a_bad_name_is_found_before_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,13 +271,3 @@ def test_a_bad_name_is_found_before_the_model_is_loaded(tmp_path: Path, monkeypa
         voice_samples(Config(), [os.fsencode(path), os.fsencode(tmp_path / "nothing.wav")], print)
     with refused("clip-too-many", f"{MAX_SAMPLES}"):
         voice_samples(Config(), [b"x"] * (MAX_SAMPLES + 1), print)
-
-
-def test_a_voice_model_that_is_off_or_missing_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        model_label(load_config(settings=["models.voice=off"]))
-    assert caught.value.code == "model-off"
-    assert "models.voice" in caught.value.message
-    with pytest.raises(ModelError) as missing:
-        model_label(load_config(settings=[f"models.voice={tmp_path}/nothing"]))
-    assert missing.value.code == "model-missing"
