@@ -11,6 +11,7 @@ from typing import Any
 import zmq
 
 from engine.host_memory import peak_rss_bytes, rss_bytes
+from engine.labelling import Labelling
 from engine.spool import Spool, spool_directory
 from engine.store_work import StoreAccess, collection_specs
 from engine.worker import WorkerSpec, connect_control
@@ -27,7 +28,6 @@ from transport.messages import (
     Grant,
     Join,
     Label,
-    OperationDone,
     Points,
     Prepare,
     Ready,
@@ -35,6 +35,7 @@ from transport.messages import (
     Remove,
     Repath,
     SearchStore,
+    SpeakersTask,
     ToConsumer,
     ToConsumerControl,
 )
@@ -58,7 +59,10 @@ class Consumer:
         self._control = connect_control(context, spec, ToConsumerControl)
         self._access = StoreAccess(lambda: _open(options), options.retry_seconds)
         self._spool = Spool(spool_directory(Path(spec.config.run.state), options), options.spool_mb * MIB)
-        self._writer = Writer(self._access, self._spool, options.batch_points, self._control.send)
+        self._labelling = Labelling(self._access, spec.config.voice, self._control.send)
+        self._writer = Writer(
+            self._access, self._spool, options.batch_points, self._control.send, self._labelling.forget
+        )
         self._points: Channel[Any] = Channel.bind(context, spec.endpoints.points, ToConsumer)
         self._credit = CreditBook(spec.config.engine.results_mb * MIB)
         self._poller = zmq.Poller()
@@ -77,6 +81,8 @@ class Consumer:
         while True:
             is_quiet = not self._gather()
             self._writer.step()
+            if not self._draining:  # what is not labelled then is labelled in the next run
+                self._labelling.step()
             self._say_ready()
             self._grant()
             self._report(self._writer.state())
@@ -95,7 +101,8 @@ class Consumer:
 
     def _gather(self) -> bool:
         """Messages until a batch of points is full, or none comes for a moment; False when none came for a while."""
-        wait_ms = math.ceil(1000 * self._writer.wait_seconds())
+        is_labelling = self._labelling.can_go_on and not self._draining
+        wait_ms = 0 if is_labelling else math.ceil(1000 * self._writer.wait_seconds())
         points, timeout_ms = 0, wait_ms
         while self._poller.poll(timeout_ms):
             self._take_control()
@@ -138,8 +145,8 @@ class Consumer:
                     self._control.send(self._access.search(request))
                 case FetchPoints() as request:
                     self._control.send(self._access.fetch(request))
-                case Label(request=request):
-                    self._control.send(OperationDone(request=request))
+                case Label() | SpeakersTask() as message:
+                    self._labelling.add(message)
                 case Repath() | Remove() | RecordVideo() as operation:
                     self._writer.operate(operation)
                 case Prepare(dimensions=dimensions):

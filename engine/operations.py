@@ -52,6 +52,11 @@ class Operations:
         """Whether the store has not been told of everything."""
         return bool(self._sent) or (self._may_be_more and bool(self._outbox.pending(1)))
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the consumer has answered all that it was told, and nothing came since. Asks no ledger."""
+        return not self._sent and not self._may_be_more
+
     def is_removing(self, video_id: str) -> bool:
         """Whether points of this video are still to be removed: new ones must not be written before that."""
         return self._outbox.is_removing(video_id)

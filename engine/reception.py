@@ -122,6 +122,7 @@ class Reception:
             device=ready.device if ready is not None else None,
             files_waiting=self._watcher.waiting_files,
             queued_tasks=board.queued_tasks if board is not None else 0,
+            telling=not supervisor.records.operations.is_quiet,
             jobs=list(board.jobs.values()) if board is not None else [],
             processes=self._processes(),
             supervisor_rss_bytes=rss_bytes(),

@@ -48,6 +48,7 @@ class Moment:
     device: str | None = None
     files_waiting: int = 0  # complete files that are not taken yet
     queued_tasks: int = 0  # tasks that no decoder has
+    telling: bool = False  # the store has yet to do something: to label speakers, to remove points, …
     jobs: Sequence[VideoJob] = ()  # in work
     processes: Sequence[ProcessState] = ()
     supervisor_rss_bytes: int = 0
@@ -107,7 +108,7 @@ def _state(moment: Moment, peaks: Peaks) -> tuple[str, str | None]:
         return "starting", reason
     if reason is not None:
         return "waiting", reason
-    return ("indexing" if moment.jobs or moment.files_waiting else "idle"), None
+    return ("indexing" if moment.jobs or moment.files_waiting or moment.telling else "idle"), None
 
 
 def _video(job: VideoJob, now_seconds: float) -> dict[str, Any]:

@@ -74,12 +74,15 @@ class Writer:
         spool: Spool,
         batch_points: int,
         say: Callable[[Message], object],
+        on_removed: Callable[[str], object] = lambda video_id: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """on_removed: told of each video whose points are gone."""
         self._access = access
         self._spool = spool
         self._batch_points = batch_points
         self._say = say
+        self._on_removed = on_removed
         self._clock = clock
         self.acknowledgements = Acknowledgements()
         self._queue: deque[_Item] = deque()
@@ -332,6 +335,8 @@ class Writer:
                 raise
             error = f"{refusal.code}: {refusal.message}"
         self._operations.popleft()
-        self._has_removed |= isinstance(operation, Remove)
+        if isinstance(operation, Remove):
+            self._has_removed = True
+            self._on_removed(operation.video_id)
         self._say(OperationDone(request=operation.request, error=error))
         return True

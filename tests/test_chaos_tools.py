@@ -18,7 +18,7 @@ from engine.errors import ExitCode
 from stages.media import probe
 from stages.options import DecodeOptions
 from tests.chaos.chaos import Session, kills_of, options_of, scenarios_of
-from tests.chaos.compare import differences, same_vector
+from tests.chaos.compare import differences, same_value, same_vector
 from tests.chaos.long import LONG
 from tests.chaos.processes import figures, in_session, shared_memory
 from tests.chaos.schedule import KINDS, schedule
@@ -91,6 +91,26 @@ def test_a_point_that_nobody_expects_is_unknown() -> None:
 def test_a_payload_that_differs_is_shown() -> None:
     (line,) = differences([point(1, text="one")], [point(1, text="two")])
     assert line == 'payload: frames 1.0-2.0 s of a.mp4 (id-1): text is "two", not "one"'
+
+
+@pytest.mark.parametrize(
+    ("key", "ours", "theirs", "same"),
+    [
+        ("speaker_score", 0.8123, 0.8125, True),
+        ("speaker_score", 0.8, 0.9, False),
+        ("match_score", None, 0.5, False),
+        ("turns", [[0.0, 1.5], [2.0, 9.0]], [[0.0, 1.6], [2.0, 9.0]], True),
+        ("turns", [[0.0, 1.5], [2.0, 9.0]], [[0.0, 1.5]], False),
+        ("turns", [[0.0, 1.5]], [[0.0, 3.0]], False),
+        ("end_seconds", 1.5, 1.501, False),
+    ],
+)
+def test_what_follows_from_the_rounding_of_vectors_is_no_difference(
+    key: str, ours: Any, theirs: Any, same: bool
+) -> None:
+    assert same_value(key, ours, theirs) is same
+    assert same_value(key, theirs, ours) is same
+    assert same_value(key, ours, ours)
 
 
 def test_a_missing_key_of_the_payload_differs() -> None:

@@ -20,6 +20,7 @@ from engine.supervisor import Supervisor
 from engine.worker import WorkerSpec
 from stages.qdrant import open_store
 from stages.store import frames_spec
+from tests.chaos.compare import same_value
 from tests.runs import (
     Meddler,
     children_of,
@@ -62,7 +63,10 @@ SLOW = ("decode.fps=20", "decode.span_seconds=5", "engine.host_mb=16", "engine.r
 def assert_same_points(points: dict[str, Any], expected: dict[str, Any]) -> None:
     """Same ids and payloads; same vectors but for the rounding that the size of a batch makes."""
     assert set(points) == set(expected)
-    assert all(points[id_]["payload"] == expected[id_]["payload"] for id_ in points)
+    for id_, point in points.items():
+        ours, theirs = expected[id_]["payload"], point["payload"]
+        assert ours.keys() == theirs.keys()
+        assert all(same_value(key, ours[key], theirs[key]) for key in ours), (ours, theirs)
     for id_, point in points.items():
         assert point["vectors"].keys() == expected[id_]["vectors"].keys()
         for name, vector in point["vectors"].items():

@@ -59,6 +59,7 @@ def document_of(at: Moment, peaks: Peaks | None = None, tally: Tally | None = No
         ({"ready": False}, None, "starting", None),
         ({}, "writing", "idle", None),
         ({"files_waiting": 1}, "writing", "indexing", None),
+        ({"telling": True}, "writing", "indexing", None),
         ({"jobs": [job()]}, None, "indexing", None),
         ({"jobs": [job()]}, "waiting: store-unreachable: no answer", "waiting", "store: store-unreachable: no answer"),
         ({"waiting": "ledger: the database is locked"}, "writing", "waiting", "ledger: the database is locked"),

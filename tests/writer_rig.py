@@ -159,7 +159,7 @@ class Rig:
             create=lambda path: FullDisk(path, self),
             free_bytes=lambda path: 1 << 40,
         )
-        self.writer = Writer(self.access, self.spool, self.batch_points, self._hear, clock)
+        self.writer = Writer(self.access, self.spool, self.batch_points, self._hear, clock=clock)
         self.unanswered.clear()
         if is_prepared:
             self.access.prepare(collection_specs(DIMENSIONS))

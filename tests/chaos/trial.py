@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from engine.config import load_config
 from engine.search import all_points
+from stages.store import SPEAKERS
 from tests.chaos.compare import Point, differences
 from tests.chaos.killer import Say, kill_by
 from tests.chaos.schedule import Kill
@@ -120,5 +121,6 @@ class Reference:
 
 
 def stored(subject: Subject) -> list[dict[str, Any]]:
-    """Every point in its store. It must have ended."""
-    return list(all_points(load_config(settings=subject.settings), None, True))
+    """Every point in its store, the voices of its videos among them. It must have ended."""
+    config = load_config(settings=subject.settings)
+    return [*all_points(config, None, True), *all_points(config, SPEAKERS, True)]
