@@ -1,20 +1,24 @@
-"""What people wrote down of media: who speaks when (RTTM), and what is said (SubRip, each cue `[SPEAKER] words`).
+"""What people wrote down of media: who speaks when, what is said, what is seen.
 
-Labels of DIRECTORY/film.mp4 are DIRECTORY/labels/film.rttm and film.srt; either may be absent. Whatever the files leave
-out is unknown, not silent: only what they cover can be scored.
+Who: RTTM. What: SubRip, each cue `[SPEAKER] words`. Labels of DIRECTORY/film.mp4 are DIRECTORY/labels/film.rttm and film.srt; either may be absent. DIRECTORY/manifest.json,
+if there is one, tells the language and the shots: {"files": [{"name": "film.mp4", "content": {"speech": {"language":
+"en"}, "shots": [{"start": 0, "end": 5, "seen": "a deer"}]}}]}, or "seen" instead of "shots" for the whole of it.
+Whatever the labels leave out is unknown, not silent: only what they cover can be scored.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 Interval = tuple[float, float]  # [start, end) in seconds
 
 UNLABELLED = "unlabelled"  # in the name of a speaker: somebody speaks there, but who was not written down
 LABELS = "labels"  # the directory's name
-MANIFEST = "manifest.json"  # beside the media, if there is one: tells the language of each
+MANIFEST = "manifest.json"  # beside the media
 DEFAULT_LANGUAGE = "en"
 JOIN_SECONDS = 1.0  # utterances that follow each other so closely are scored as one: words may lie on either side
 MARGIN_SECONDS = 0.5  # by which a model's word may lie outside the utterance that it belongs to
@@ -43,7 +47,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """Words that were said within a time."""
+    """Words that were said within a time; or, of a shot, words for what is seen in it."""
 
     start_seconds: float
     end_seconds: float
@@ -67,6 +71,7 @@ class Labels:
     medium: Path
     turns: tuple[Turn, ...] = ()
     utterances: tuple[Utterance, ...] = ()
+    shots: tuple[Utterance, ...] = ()
     language: str = DEFAULT_LANGUAGE
 
     @property
@@ -144,19 +149,20 @@ def _widened(span: Interval, spans: Sequence[Interval], others: Sequence[Interva
 
 def labelled_media(directory: Path) -> list[Labels]:
     """The labels of every medium of a directory that has some, by name. Raises LabelsError and OSError."""
-    languages = _languages(directory)
+    contents = _manifest(directory)
     found = []
     for medium in sorted(path for path in directory.iterdir() if path.is_file()):
         rttm, srt = (directory / LABELS / f"{medium.stem}{ending}" for ending in (".rttm", ".srt"))
-        if rttm.exists() or srt.exists():
-            found.append(
-                Labels(
-                    medium=medium,
-                    turns=read_rttm(rttm) if rttm.exists() else (),
-                    utterances=read_srt(srt) if srt.exists() else (),
-                    language=languages.get(medium.name, DEFAULT_LANGUAGE),
-                )
-            )
+        content = contents.get(medium.name, {})
+        labels = Labels(
+            medium=medium,
+            turns=read_rttm(rttm) if rttm.exists() else (),
+            utterances=read_srt(srt) if srt.exists() else (),
+            shots=_shots(content),
+            language=_language(content),
+        )
+        if labels.turns or labels.utterances or labels.shots:
+            found.append(labels)
     return found
 
 
@@ -207,14 +213,27 @@ def _seconds(parts: Sequence[str]) -> float:
     return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
 
 
-def _languages(directory: Path) -> dict[str, str]:
-    """Name of a medium: language, as the manifest tells ("en (presumed)" is "en"); nothing without a manifest."""
+def _manifest(directory: Path) -> dict[str, dict[str, Any]]:
+    """Name of a medium: its "content"; nothing without a manifest. Raises LabelsError."""
     path = directory / MANIFEST
     if not path.exists():
         return {}
-    files = json.loads(path.read_text("utf-8")).get("files", [])
-    told = {file["name"]: file.get("content", {}).get("speech", {}).get("language") for file in files}
-    return {name: language.split()[0] for name, language in told.items() if language}
+    try:
+        return {file["name"]: file.get("content", {}) for file in json.loads(path.read_text("utf-8"))["files"]}
+    except (ValueError, KeyError) as error:
+        raise LabelsError(
+            f'{path}: not JSON of the form {{"files": [{{"name": …, "content": …}}]}} ({error})'
+        ) from error
+
+
+def _language(content: dict[str, Any]) -> str:
+    """ "en (presumed)" is "en"."""
+    return str(content.get("speech", {}).get("language") or DEFAULT_LANGUAGE).split()[0]
+
+
+def _shots(content: dict[str, Any]) -> tuple[Utterance, ...]:
+    whole = [{"start": 0.0, "end": math.inf, "seen": content["seen"]}] if content.get("seen") else []
+    return tuple(Utterance(shot["start"], shot["end"], "", shot["seen"]) for shot in content.get("shots") or whole)
 
 
 def without(intervals: Sequence[Interval], holes: Sequence[Interval]) -> tuple[Interval, ...]:

@@ -213,17 +213,19 @@ def naming(
     enrolled: Collection[str],
     scored: Sequence[Interval],
     left_out: Sequence[Interval] = (),
+    counted: Collection[str] | None = None,
 ) -> Naming:
     """Which names speech was given. `found`: turns with the name of an enrolled person, or NOBODY.
 
     Where several people speak at once each is counted for its own, and a name that belongs to any of them is not wrong.
-    `left_out`: what people were enrolled from.
+    `left_out`: what people were enrolled from. `counted`: the people whose speech is looked at; None: everybody.
     """
     return sum(
         (
             _named(speaker, stretch, speaker in enrolled)
             for stretch in stretches(labelled, found, scored, left_out)
             for speaker in stretch.labelled
+            if counted is None or speaker in counted
         ),
         Naming(),
     )

@@ -1,6 +1,7 @@
 """Label files: turns, utterances, what of them can be scored, and what is said of damaged ones."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -76,25 +77,33 @@ def test_a_cue_without_times_is_named(tmp_path: Path) -> None:
 
 def test_labels_are_found_by_the_name_of_the_medium(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
-    for name in ("b film.mkv", "a.mp4", "none.mp4", "manifest.json"):
+    for name in ("b film.mkv", "a.mp4", "none.mp4", "c.mp4"):
         (tmp_path / name).touch()
-    files = [
-        {"name": "a.mp4", "content": {"speech": {"language": "fr (presumed)"}}},
-        {"name": "none.mp4", "content": {"speech": {}}},
-        {"name": "broken.mp4", "content": {}},
-    ]
+    shots = [{"start": 0, "end": 5.5, "seen": "a deer"}, {"start": 5.5, "end": 9, "seen": "a rock"}]
+    contents = {
+        "a.mp4": {"speech": {"language": "fr (presumed)"}, "shots": shots, "seen": "a deer and a rock"},
+        "c.mp4": {"speech": {}, "seen": "a cockatoo"},
+        "none.mp4": {"speech": {"language": "en"}},
+        "absent.mp4": {"seen": "a file that is not there"},
+    }
+    files = [{"name": name, "content": content} for name, content in contents.items()]
     (tmp_path / "manifest.json").write_text(json.dumps({"files": files}), "utf-8")
     (tmp_path / "labels" / "a.srt").write_text(SRT, "utf-8")
     (tmp_path / "labels" / "b film.rttm").write_text(RTTM, "utf-8")
     (tmp_path / "labels" / "b film.second-opinion.rttm").write_text(RTTM, "utf-8")
-    first, second = labelled_media(tmp_path)
+    first, second, third = labelled_media(tmp_path)
     assert (first.medium.name, first.language, len(first.turns), len(first.utterances)) == ("a.mp4", "fr", 0, 3)
-    assert (second.medium.name, second.language, len(second.turns), len(second.utterances)) == (
-        "b film.mkv",
-        "en",
-        2,
-        0,
-    )
+    assert first.shots == (Utterance(0, 5.5, "", "a deer"), Utterance(5.5, 9, "", "a rock"))
+    assert (second.medium.name, second.language) == ("b film.mkv", "en")
+    assert (len(second.turns), len(second.utterances), len(second.shots)) == (2, 0, 0)
+    assert third.shots == (Utterance(0, math.inf, "", "a cockatoo"),)
+
+
+def test_a_manifest_that_is_none_is_named(tmp_path: Path) -> None:
+    for text in ("no JSON", "{}"):
+        (tmp_path / "manifest.json").write_text(text, "utf-8")
+        with pytest.raises(LabelsError, match=r"manifest\.json: not JSON of the form"):
+            labelled_media(tmp_path)
 
 
 def test_media_without_labels_and_without_a_manifest(tmp_path: Path) -> None:

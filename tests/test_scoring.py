@@ -271,6 +271,7 @@ def test_a_name_among_several_who_speak_is_right_for_its_bearer_and_not_wrong_fo
     labelled = turns((0, 10, "Ann"), (0, 10, "Bob"), (0, 10, "Cay"))
     result = naming(labelled, turns((0, 10, "Ann")), PEOPLE, ALL)
     assert result == Naming(right_seconds=10, unknown_seconds=10, stranger_seconds=10)
+    assert naming(labelled, turns((0, 10, "Ann")), PEOPLE, ALL, counted={"Bob"}) == Naming(unknown_seconds=10)
 
 
 def test_what_people_were_enrolled_from_is_not_scored() -> None:
