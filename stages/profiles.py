@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ SAME_PERSON_SCORE = 0.25
 # asks less, for it is told who it should be; here any voice of an archive may be taken for any profile.
 DEFAULT_THRESHOLD = 0.4
 LOWEST_THRESHOLD, HIGHEST_THRESHOLD = SAME_PERSON_SCORE, 0.75  # a threshold out of this range tells of bad scores
-FALSE_ACCEPT_DEVIATIONS = 3.09  # of a normal distribution, one value in a thousand lies further up
+WRONG_NAMES = 0.001  # share of the voices of people who are not enrolled that may get somebody's name
 ENOUGH_SCORES = 30  # of each kind: a deviation from 30 values is right to 13 %
 SMALLEST_DEVIATION = 0.02  # scores that are all the same tell nothing of the next one
 MARGIN = 0.05  # between the best profile and the second: closer is a toss-up, and a wrong name is worse than none
@@ -122,28 +123,24 @@ class Roster:
         others = [each for each in scores if each[0] != profile.name and each[1] >= self.threshold.value]
         return sorted(others, key=lambda each: -each[1])
 
-    def without(self, profile: Profile) -> "Roster":
-        """The same but for one."""
-        others = [each for each in self.profiles if each.profile_id != profile.profile_id]
-        return Roster(others, self.threshold)
-
 
 # --- the threshold --------------------------------------------------------------------------------------------------
 
 
-def calibrate(genuine: Sequence[float], impostor: Sequence[float]) -> Threshold:
-    """The threshold from an archive's own scores: one comparison with another person's voice in a thousand is above.
+def calibrate(genuine: Sequence[float], impostor: Sequence[float], profiles: int = 1) -> Threshold:
+    """The threshold from an archive's own scores: of a thousand voices of strangers one gets the name of a profile.
 
     genuine: cosines of a voice with itself, from two halves of its windows. impostor: cosines between the voices of
     one video, who are different people. Both are taken for normal; median and quartiles stand for mean and deviation,
     so that a tenth of wrong scores (one voice that was found twice, two that were found as one) hardly matters.
+    profiles: how many a voice is compared with; each may be wrong, so each must be the surer.
 
     Where the two lie so close that this would shut out a voice's own scores, it is the point of equal error instead.
     """
     if len(impostor) < ENOUGH_SCORES:
         return Threshold(DEFAULT_THRESHOLD, "default", len(genuine), len(impostor))
     middle, deviation = spread(impostor)
-    value = middle + FALSE_ACCEPT_DEVIATIONS * deviation
+    value = NormalDist(middle, deviation).inv_cdf(1 - WRONG_NAMES / max(1, profiles))
     if len(genuine) >= ENOUGH_SCORES:
         value = min(value, equal_error(spread(genuine), (middle, deviation)))
     value = min(max(value, LOWEST_THRESHOLD), HIGHEST_THRESHOLD)

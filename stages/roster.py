@@ -21,7 +21,7 @@ def read_roster(store: Store, model: str) -> Roster:
     While nobody is, nothing else is read: there is nothing to match.
     """
     profiles = read_profiles(store, model)
-    return Roster(profiles, archive_threshold(store, model) if profiles else None)
+    return Roster(profiles, archive_threshold(store, model, len(profiles)) if profiles else None)
 
 
 def read_profiles(store: Store, model: str) -> list[Profile]:
@@ -66,8 +66,8 @@ def _profile_of(point: StoredPoint) -> Profile:
     )
 
 
-def archive_threshold(store: Store, model: str) -> Threshold:
-    """The threshold from the archive's own scores. Raises StoreError.
+def archive_threshold(store: Store, model: str, profiles: int) -> Threshold:
+    """The threshold for so many profiles, from the archive's own scores. Raises StoreError.
 
     Ids of points are hashes, so the first of them are a fair sample of the archive, and the same one every time.
     """
@@ -79,7 +79,7 @@ def archive_threshold(store: Store, model: str) -> Threshold:
         if (score := point.payload.get("self_score")) is not None:
             genuine.append(score)
     impostor = [score for video in islice(videos, SAMPLED_VIDEOS) for score in _different(store, model, video)]
-    return calibrate(genuine, impostor)
+    return calibrate(genuine, impostor, profiles)
 
 
 def _different(store: Store, model: str, video_id: str) -> Iterator[float]:

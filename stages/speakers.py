@@ -95,7 +95,7 @@ def _enroll(store: Store, task: SpeakersTask) -> Steps:
         known = with_clips(known, new, task.now).noting(task.now, "clips added", clips_text(new))
     write_profile(store, known, task.model)
     yield 1
-    body = yield from _give_names(store, task, _roster(store, task), known)
+    body = yield from _give_names(store, task, read_profiles(store, task.model), known)
     return {**body, "added": len(new), "notes": notes + body["notes"]}
 
 
@@ -113,7 +113,7 @@ def _rename(store: Store, task: SpeakersTask) -> Steps:
     new_name = clean_name(task.into)
     profiles = read_profiles(store, task.model)
     if _is_done(profiles, new_name, task, "renamed", f"from {tidy(task.name)}"):
-        return (yield from _give_names(store, task, _roster(store, task), find(profiles, new_name)))
+        return (yield from _give_names(store, task, profiles, find(profiles, new_name)))
     profile = find(profiles, task.name)
     if new_name != profile.name:
         if any(other.name == new_name for other in profiles):
@@ -123,7 +123,7 @@ def _rename(store: Store, task: SpeakersTask) -> Steps:
         profile = replace(profile, name=new_name).noting(task.now, "renamed", f"from {profile.name}")
         write_profile(store, profile, task.model)
         yield 1
-    return (yield from _give_names(store, task, _roster(store, task), profile))
+    return (yield from _give_names(store, task, read_profiles(store, task.model), profile))
 
 
 def _merge(store: Store, task: SpeakersTask) -> Steps:
@@ -131,36 +131,37 @@ def _merge(store: Store, task: SpeakersTask) -> Steps:
     into = find(profiles, task.into)
     is_gone = all(profile.name != tidy(task.name) for profile in profiles)
     if is_gone and _is_done(profiles, into.name, task, "merged", f"{tidy(task.name)}: "):
-        return (yield from _give_names(store, task, _roster(store, task), into))
+        return (yield from _give_names(store, task, profiles, into))
     one = find(profiles, task.name)
     if one.profile_id == into.profile_id:
         raise SpeakerError("name-same", f"{one.name} cannot be merged with itself: name two speakers")
     into = merged(one, into, task.now)
     write_profile(store, into, task.model)
     yield 1
-    body = yield from _give_names(store, task, _roster(store, task).without(one), into)
+    body = yield from _give_names(store, task, _without(read_profiles(store, task.model), one), into)
     store.delete(SPEAKERS, Filter(ids=(one.profile_id,)))
     return body
 
 
 def _remove(store: Store, task: SpeakersTask) -> Steps:
-    roster = _roster(store, task)
-    profile = find(roster.profiles, task.name)
-    body = yield from _give_names(store, task, roster.without(profile))
+    profiles = read_profiles(store, task.model)
+    profile = find(profiles, task.name)
+    body = yield from _give_names(store, task, _without(profiles, profile))
     store.delete(SPEAKERS, Filter(ids=(profile.profile_id,)))
     return {**body, "removed": profile.name}
 
 
 def _relabel(store: Store, task: SpeakersTask) -> Steps:
-    return _give_names(store, task, _roster(store, task))
+    return _give_names(store, task, read_profiles(store, task.model))
 
 
-def _roster(store: Store, task: SpeakersTask) -> Roster:
-    return Roster(read_profiles(store, task.model), archive_threshold(store, task.model))
+def _without(profiles: Sequence[Profile], one: Profile) -> list[Profile]:
+    return [profile for profile in profiles if profile.profile_id != one.profile_id]
 
 
-def _give_names(store: Store, task: SpeakersTask, roster: Roster, profile: Profile | None = None) -> Steps:
+def _give_names(store: Store, task: SpeakersTask, profiles: Sequence[Profile], profile: Profile | None = None) -> Steps:
     """Relabel the archive, and answer with what came of it, for `profile` above all."""
+    roster = Roster(profiles, archive_threshold(store, task.model, len(profiles)))
     found = yield from relabelled(store, task.model, roster, task.now)
     alike = roster.alike(profile) if profile is not None else []
     notes = [f"sounds like {name} (cosine {score:.2f}): merge the two if they are one person" for name, score in alike]
@@ -189,7 +190,8 @@ def _speaker_body(profile: Profile, voices: Voices) -> dict[str, Any]:
 
 
 def _list(store: Store, task: SpeakersTask) -> Steps:
-    roster = _roster(store, task)
+    profiles = read_profiles(store, task.model)
+    roster = Roster(profiles, archive_threshold(store, task.model, len(profiles)))
     speaking: dict[str | None, Voices] = {}
     for point in store.scroll(SPEAKERS, False, Filter(kind=CLUSTER, model=task.model), page=PAGE):
         speaking.setdefault(point.payload.get("profile_id"), Voices()).add(point.payload)

@@ -441,14 +441,14 @@ def test_a_sample_of_the_archive_is_enough_and_always_the_same(local: Store, mon
     monkeypatch.setattr(roster_module, "SAMPLED_VOICES", 20)
     monkeypatch.setattr(roster_module, "SAMPLED_VIDEOS", 5)
     monkeypatch.setattr(roster_module, "VOICES_OF_A_VIDEO", 3)
-    first = roster_module.archive_threshold(local, MODEL)
+    first = roster_module.archive_threshold(local, MODEL, 1)
     assert (first.genuine, first.impostor) == (20, 5 * 3)
-    assert roster_module.archive_threshold(local, MODEL) == first
+    assert roster_module.archive_threshold(local, MODEL, 1) == first
 
 
 def test_nothing_of_the_archive_is_read_while_nobody_is_enrolled(local: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     archive(local, 2)
-    monkeypatch.setattr(roster_module, "archive_threshold", lambda store, model: pytest.fail("read"))
+    monkeypatch.setattr(roster_module, "archive_threshold", lambda *arguments: pytest.fail("read"))
     assert read_roster(local, MODEL).profiles == ()
 
 

@@ -92,11 +92,17 @@ def normal(mean: float, deviation: float, count: int = 400) -> list[float]:
     return [NormalDist(mean, deviation).inv_cdf((n + 0.5) / count) for n in range(count)]
 
 
-def test_one_foreign_comparison_in_a_thousand_is_above_the_threshold() -> None:
+def test_of_a_thousand_strangers_one_is_above_the_threshold() -> None:
     found = calibrate(normal(0.9, 0.03), normal(0.1, 0.1))
     assert (found.source, found.genuine, found.impostor) == ("archive", 400, 400)
     assert found.value == pytest.approx(0.1 + 3.09 * 0.1, abs=0.005)
     assert 1 - NormalDist(0.1, 0.1).cdf(found.value) == pytest.approx(0.001, rel=0.15)
+
+
+@pytest.mark.parametrize(("profiles", "deviations"), [(0, 3.09), (1, 3.09), (10, 3.72), (1000, 4.75)])
+def test_the_more_profiles_there_are_the_surer_each_match_must_be(profiles: int, deviations: float) -> None:
+    found = calibrate([], normal(0.2, 0.05), profiles)
+    assert found.value == pytest.approx(0.2 + deviations * 0.05, abs=0.003)
 
 
 def test_scores_that_lie_close_are_parted_at_the_point_of_equal_error() -> None:
@@ -198,14 +204,6 @@ def test_profiles_that_sound_alike_are_named() -> None:
     [(name, score)] = Roster([anna, ann, bert]).alike(anna)
     assert name == "Ann"
     assert score == pytest.approx(0.8)
-
-
-def test_a_roster_without_somebody_has_everybody_else() -> None:
-    anna, bert = profile("Anna", axis(1.0)), profile("Bert", axis(0.0))
-    roster = Roster([anna, bert], Threshold(0.5, "archive", 1, 99)).without(anna)
-    assert roster.profiles == (bert,)
-    assert roster.threshold == Threshold(0.5, "archive", 1, 99)
-    assert roster.match(axis(0.9)) is None
 
 
 # --- clips ----------------------------------------------------------------------------------------------------------
