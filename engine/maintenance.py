@@ -229,7 +229,7 @@ def stopped(config: Config) -> dict[str, Any]:
 # --- which video is meant ---------------------------------------------------------------------------------------------
 
 
-def resolve(ledger: Ledger, targets: Sequence[Target]) -> list[Named]:
+def resolve(ledger: Ledger | LedgerReader, targets: Sequence[Target]) -> list[Named]:
     """The videos that are meant, each once.
 
     Raises:
@@ -238,7 +238,7 @@ def resolve(ledger: Ledger, targets: Sequence[Target]) -> list[Named]:
     return list(dict.fromkeys(_resolve(ledger, target) for target in targets))
 
 
-def _resolve(ledger: Ledger, target: Target) -> Named:
+def _resolve(ledger: Ledger | LedgerReader, target: Target) -> Named:
     if target.video_id is not None:
         return _by_id(ledger, target.video_id)
     for path in (target.path, target.spelled):
@@ -252,7 +252,7 @@ def _resolve(ledger: Ledger, target: Target) -> Named:
     raise ConfigError("no-such-video", f"{shown(target.path or b'')}: nothing is known of a video there")
 
 
-def _by_id(ledger: Ledger, beginning: str) -> Named:
+def _by_id(ledger: Ledger | LedgerReader, beginning: str) -> Named:
     rows = {row.video_id: row for row in ledger.videos.find(beginning) if row.video_id.startswith(beginning)}
     if not rows:
         raise ConfigError("no-such-video", f"nothing is known of a video with the id {beginning}…")

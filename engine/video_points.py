@@ -5,13 +5,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from engine.client import ask
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.files import shown
-from engine.ledger import Ledger, VideoRow, ledger_path
+from engine.ledger import VideoRow, ledger_path
 from engine.ledger_reader import LedgerReader
 from engine.maintenance import Named, resolve
 from engine.presence import find
@@ -135,7 +135,7 @@ def _in_ledger(config: Config, target: Target) -> Subject:
         raise ConfigError("no-such-video", f"{asked_for}: nothing is known of such a video, and there is no {path}")
     reader = LedgerReader(path)
     try:
-        (named,) = resolve(cast(Ledger, reader), [target])  # it asks lists that a reader has, too
+        (named,) = resolve(reader, [target])
         rows = reader.videos.find(named.video_id) if named.video_id is not None else []
     finally:
         reader.close()

@@ -25,9 +25,8 @@ def test_people_are_enrolled_and_transcripts_exported_while_the_daemon_has_the_s
     film, clip = root / "film.mp4", tmp_path / "clip.mp4"
     shutil.copy(sample_video, clip)
     shutil.copy(sample_video, film)
-    settings = settings_for(
-        tiny_models, tmp_path, *watching(root), "models.image=off", "speech.captions=ignore", "voice.enroll_min_seconds=2"
-    )  # fmt: skip
+    more = ("models.image=off", "speech.captions=ignore", "voice.enroll_min_seconds=2")
+    settings = settings_for(tiny_models, tmp_path, *watching(root), *more)
     with daemon(settings, tmp_path / "log") as process:
         process.until_finished(1)
         unnamed = {hit["speaker"] for hit in process.search("anything", "speech")}

@@ -61,7 +61,7 @@ class PointsRequest(Message, frozen=True):
     Answered with {"points": [{"id", "payload"}], "following": the first id of the next page, or None}.
     """
 
-    collection: Literal["frames", "speech", "voices", "speakers"]
+    collection: Literal["frames", "speech", "voices", "speakers", "videos"]
     video_id: str | None
     start: str | None = None
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_POINTS)] = 256
