@@ -12,9 +12,9 @@ import pytest
 
 from stages import roster as roster_module
 from stages import speakers as speakers_module
-from stages.diarization import Diarization
+from stages.diarization import Diarization, Diarizer
 from stages.errors import StoreError, StoreUnavailable
-from stages.options import StoreOptions
+from stages.options import StoreOptions, VoiceOptions
 from stages.profiles import DEFAULT_THRESHOLD, unit
 from stages.qdrant import open_store
 from stages.roster import CLUSTER, PROFILE, read_profiles
@@ -272,6 +272,22 @@ def test_captions_are_labelled_by_their_time(local: Store) -> None:
     label(local, "talk")
     found = next(payload for payload in payloads(local, SPEECH, "talk") if payload["start_seconds"] == 7.0)
     assert (found["cluster"], found["speaker"], found["words"]) == (2, unnamed("talk", 2), [])
+
+
+def test_what_the_diarizer_finds_in_stored_windows_is_written(local: Store) -> None:
+    index(local, "talk", [("anna", 20), ("bert", 15), ("anna", 10), ("carl", 15)])
+    diarizer = Diarizer(DIMENSION, VoiceOptions())
+    for point in local.scroll(VOICES, True, Filter(video_id=video("talk"))):
+        diarizer.add([point.payload["start_seconds"]], [point.payload["end_seconds"]], [point.vectors["voice"]])
+    list(labelled(local, video("talk"), MODEL, diarizer.finish(), read_roster(local, MODEL)))
+    first, second, third = (unnamed("talk", number) for number in (1, 2, 3))
+    assert names(local, "talk") == [first] * 20 + [second] * 15 + [first] * 10 + [third] * 15
+    points = payloads(local, SPEAKERS, "talk")
+    assert [point["seconds"] for point in points] == [60.0, 30.0, 30.0]
+    assert [point["windows"] for point in points] == [30, 15, 15]
+    assert all(0.8 < point["self_score"] <= 1 for point in points)
+    assert enroll(local, "Bert", clip(BERT))["changed"]["voices"] == 1
+    assert names(local, "talk")[20:35] == ["Bert"] * 15
 
 
 def test_many_windows_are_labelled_in_chunks(local: Store) -> None:
