@@ -63,7 +63,7 @@ def settings_in(directory: Path, models: Path) -> list[str]:
         f"models.voice={models / 'tiny-ecapa'}", f"store.path={directory / 'store'}",
         f"run.state={directory / 'state'}",
         f"watch.roots=['{directory / 'watched'}']", "daemon.metrics_port=0", "decode.processes=1", "device.name=cpu",
-        "run.backoff_seconds=0.001", "run.backoff_max_seconds=0.001",
+        "run.backoff_seconds=0.001", "run.backoff_max_seconds=0.001", "speech.temperatures=[0]",
     ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from engine.gate import Gate
 from engine.intake import jobs_of, message_span, text_jobs
 from engine.jobs import Attempt, Attempts, Buffer, ItemId, Job, covered_seconds
 from engine.outbox import Outbox
-from engine.points import points_message
+from engine.points import points_message, transcribed
 from engine.pressure import Pressure
 from engine.queries import Queries, QueryJob
 from engine.restarts import MEMORY_STUCK
@@ -264,6 +264,8 @@ class Engine:
 
     def _queue_texts(self, job: Job, transcript: Transcript, now_seconds: float) -> None:
         jobs = text_jobs(job, transcript)
+        if "text" in self.models:
+            job.attempt.heard(transcribed(job, transcript, self.models))
         if not jobs:
             job.attempt.add_gap(job.start_seconds, job.end_seconds, NO_SPEECH if transcript.is_silence else NO_WORDS)
         self._queue_all(jobs, now_seconds)
@@ -296,7 +298,10 @@ class Engine:
             by_attempt.setdefault(id(job.attempt), []).append((job, vector))
         for pairs in by_attempt.values():
             message, array = points_message(role, pairs, self.models)
-            pairs[0][0].attempt.points[message.collection] += len(pairs)
+            attempt = pairs[0][0].attempt
+            attempt.points[message.collection] += len(pairs)
+            if role == "text":
+                attempt.wrote(tuple(id_ for id_, (job, _) in zip(message.ids, pairs, strict=True) if job.window))
             self.outbox.put(message, array)
 
     def _settle(self, key: TaskKey) -> None:

@@ -26,6 +26,7 @@ from transport.messages import (
     TaskKey,
     TaskResult,
     TaskStart,
+    Transcribed,
 )
 
 MAX_FAILURES = 200  # named one by one for each section; more are counted together, so that memory stays bounded
@@ -89,6 +90,7 @@ class Attempt:
     voice_seconds: float = 0.0
     languages: dict[str, float] = field(default_factory=dict)  # seconds of speech that were transcribed
     notes: Counter[str] = field(default_factory=Counter)  # what happened to so many windows
+    stretch: Transcribed | None = None  # of the sound that was transcribed, and the points that came of it
     oom_events: int = 0
     batch_splits: int = 0
 
@@ -128,6 +130,18 @@ class Attempt:
         if transcript.doubts:
             self.notes[DOUBTFUL] += 1
 
+    def heard(self, window: Transcribed) -> None:
+        """A window was transcribed; its points come later."""
+        known = self.stretch or window
+        start_seconds = min(known.start_seconds, window.start_seconds)
+        end_seconds = max(known.end_seconds, window.end_seconds)
+        self.stretch = msgspec.structs.replace(known, start_seconds=start_seconds, end_seconds=end_seconds)
+
+    def wrote(self, ids: tuple[str, ...]) -> None:
+        """Points of transcripts were made."""
+        if self.stretch is not None:
+            self.stretch = msgspec.structs.replace(self.stretch, ids=self.stretch.ids + ids)
+
     def result(self) -> TaskResult:
         """What became of the section's items. Asked for once, in the order of sections."""
         assert self.end is not None
@@ -149,6 +163,7 @@ class Attempt:
             section=self.section,
             resume=self._resume(self.end) if isinstance(self.end, Checkpoint) else None,
             languages=tuple(sorted(self.languages.items())),
+            transcribed=self.stretch,
         )
 
     def _resume(self, end: Checkpoint) -> AudioResume:

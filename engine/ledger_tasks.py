@@ -157,7 +157,7 @@ class Tasks:
             )
 
     def _advance(self, task_id: int, whole: TaskResult, resume: AudioResume | None) -> None:
-        text = msgspec.json.encode(msgspec.structs.replace(whole, resume=None)).decode()
+        text = msgspec.json.encode(msgspec.structs.replace(whole, resume=None, transcribed=None)).decode()
         place: tuple[Any, ...] = (whole.section, None, None, None)
         if resume is not None:
             place = (resume.section, resume.seconds, resume.state, json.dumps(resume.languages))

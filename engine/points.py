@@ -10,7 +10,7 @@ from engine.jobs import Job
 from stages.base import Model, TextSegment, Transcript, Vector
 from stages.store import FRAMES, SPEECH, VOICES, point_id
 from transport.codec import spec_of
-from transport.messages import Caption, Points
+from transport.messages import Caption, Points, Transcribed
 
 COLLECTION_OF = {"image": FRAMES, "text": SPEECH, "voice": VOICES}
 TRANSLATED = " (translation)"  # behind the label of the speech model
@@ -64,6 +64,19 @@ def _text_by(job: Job, models: Mapping[str, Model]) -> str | None:
     if isinstance(job.source, Caption):
         return "captions"
     return models["speech"].info.label + (TRANSLATED if "spoken_language" in job.payload else "")
+
+
+def transcribed(job: Job, transcript: Transcript, models: Mapping[str, Model]) -> Transcribed:
+    """Where in the store the points of a window's transcript belong, before there are any."""
+    translated = transcript.translated_from is not None
+    return Transcribed(
+        video_id=job.attempt.start.video_id,
+        model=models["text"].info.label,
+        text_by=models["speech"].info.label + (TRANSLATED if translated else ""),
+        start_seconds=round(job.start_seconds, 6),  # as in payloads
+        end_seconds=round(job.end_seconds, 6),
+        ids=(),
+    )
 
 
 def _id_of(job: Job, models: Mapping[str, Model]) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 from engine.failpoints import AFTER_UPSERT, BEFORE_UPSERT, reach
@@ -39,6 +39,7 @@ from transport.messages import (
     Repath,
     SearchStore,
     StoreHits,
+    TaskResult,
 )
 
 FIRST_DELAY_SECONDS = 0.2
@@ -241,6 +242,27 @@ def write(store: Store, points: Sequence[StoredPoint], batch_points: int) -> Non
             reach(BEFORE_UPSERT)
             store.upsert(collection, those[first : first + batch_points])
             reach(AFTER_UPSERT)
+
+
+def drop_replaced(store: Store, results: Iterable[TaskResult]) -> None:
+    """Remove what earlier attempts at the same sound heard, and these did not: sampled text is another each time.
+
+    Only where something was transcribed; one look at the stretch for each result. Raises StoreError.
+    """
+    for each in (result.transcribed for result in results):
+        if each is None:
+            continue
+        stretch = Filter(
+            video_id=each.video_id, model=each.model, from_seconds=each.start_seconds, until_seconds=each.end_seconds
+        )
+        written = set(each.ids)
+        stale = tuple(
+            point.id
+            for point in store.scroll(SPEECH, False, stretch)
+            if point.id not in written and point.payload.get("text_by") == each.text_by
+        )
+        if stale:
+            store.delete(SPEECH, Filter(ids=stale))
 
 
 def perform(store: Store, operation: Operation) -> None:

@@ -19,8 +19,9 @@ import msgspec
 from engine.acknowledgements import Acknowledgements
 from engine.failpoints import DURING_REPLAY, reach
 from engine.spool import Spool
-from engine.store_work import Operation, Retry, StoreAccess, perform, stored_points, write
+from engine.store_work import Operation, Retry, StoreAccess, drop_replaced, perform, stored_points, write
 from stages.errors import StoreError
+from stages.store import Store
 from transport.codec import encode
 from transport.messages import (
     Message,
@@ -237,8 +238,14 @@ class Writer:
             if isinstance(item.message, Points)
             for point in stored_points(item.message, item.payload)
         ]
+        results = [item.message for item in batch if isinstance(item.message, TaskResult)]
+
+        def write_all(store: Store) -> None:
+            write(store, points, self._batch_points)
+            drop_replaced(store, results)
+
         try:
-            done = self._access.attempt(lambda store: write(store, points, self._batch_points))
+            done = self._access.attempt(write_all)
         except StoreError as error:
             raise self._explained(error, batch[0].segment is not None) from error
         self.points += len(points) if done else 0

@@ -220,6 +220,39 @@ def test_captions_become_texts_that_say_so() -> None:
     assert result.text_seconds == pytest.approx(2.0)
 
 
+def test_a_result_says_which_points_its_transcripts_are_and_in_which_stretch() -> None:
+    """So that what an earlier attempt heard there, and this one did not, can be told from it."""
+    harness = Harness()
+    harness.start()
+    harness.caption(0.0, 1.0, "people's words")
+    harness.speech(2.0, 6.0, ((2.0, 6.0),))
+    harness.speech(9.0, 12.0, ((9.0, 12.0),))
+    harness.speech(20.0, 30.0, ((20.0, 30.0),), captioned=5.0)  # not transcribed
+    harness.end()
+    points, (result,) = harness.run()
+    said = result.transcribed
+    assert said is not None
+    assert (said.video_id, said.start_seconds, said.end_seconds) == ("video-1", 2.0, 12.0)
+    heard = [
+        (id_, payload)
+        for message, _ in points
+        for id_, payload in zip(message.ids, message.payloads, strict=True)
+        if payload.get("source") == "asr"
+    ]
+    assert len(heard) >= 2
+    assert sorted(said.ids) == sorted(id_ for id_, _ in heard)
+    assert {(payload["model"], payload["text_by"]) for _, payload in heard} == {(said.model, said.text_by)}
+
+
+def test_a_result_of_frames_says_nothing_of_transcripts() -> None:
+    harness = Harness()
+    harness.start()
+    harness.frame(0.0)
+    harness.end()
+    _, (result,) = harness.run()
+    assert result.transcribed is None
+
+
 def test_speech_without_words_is_a_named_gap_and_no_coverage() -> None:
     harness = Harness()
     harness.start()

@@ -16,6 +16,7 @@ from engine.store_work import (
     Retry,
     StoreAccess,
     collection_specs,
+    drop_replaced,
     find,
     perform,
     stored_points,
@@ -24,12 +25,23 @@ from engine.store_work import (
 from stages.errors import StoreError, StoreUnavailable
 from stages.options import StoreOptions
 from stages.qdrant import open_store
-from stages.store import COLLECTIONS, Filter, Store, stored_videos
+from stages.store import COLLECTIONS, Filter, Store, StoredPoint, point_id, stored_videos
 from tests.qdrant_loopback import LoopbackQdrant, fast_disk
-from tests.store_samples import SPECS, TEXTS, frames, speech, vectors
+from tests.store_samples import DIMENSION, SPECS, TEXTS, frames, speech, vectors
 from tests.writer_rig import FakeStore, points_message
 from transport.codec import WireError, spec_of
-from transport.messages import FetchPoints, Points, RecordVideo, Remove, Repath, SearchStore, StoreHits, TaskKey
+from transport.messages import (
+    FetchPoints,
+    Points,
+    RecordVideo,
+    Remove,
+    Repath,
+    SearchStore,
+    StoreHits,
+    TaskKey,
+    TaskResult,
+    Transcribed,
+)
 
 # --- when again -----------------------------------------------------------------------------------------------------
 
@@ -163,6 +175,57 @@ def test_points_are_fetched_page_by_page(store: Store) -> None:
             break
     assert found == [point.id for point in store.scroll("frames", False, Filter(video_id="v1"))]
     assert len(found) == 4
+
+
+def spoken(store: Store, *starts: float, video: str = "v9", **more: Any) -> list[str]:
+    """Stores a sentence at each of these times; returns their ids."""
+    facts = {"video_id": video, "model": "text@1", "text_by": "whisper@1", "text": "so it is"} | more
+    points = [
+        StoredPoint(
+            point_id(video, "text", str(sorted(more.items())), str(start)),
+            "speech",
+            facts | {"start_seconds": start, "end_seconds": start + 1.0},
+            {"text": np.ones(DIMENSION)},
+        )
+        for start in starts
+    ]
+    store.upsert("speech", points)
+    return [point.id for point in points]
+
+
+def test_what_an_earlier_attempt_heard_and_this_one_did_not_is_removed_and_nothing_else(store: Store) -> None:
+    before, first, stale, second, after = spoken(store, 9.9, 10.0, 12.0, 15.0, 20.0)
+    kept = [
+        *spoken(store, 12.0, text_by="captions"),
+        *spoken(store, 12.0, text_by="whisper@1 (translation)"),
+        *spoken(store, 12.0, model="other text@1"),
+        *spoken(store, 12.0, video="v8"),
+    ]
+    said = Transcribed(
+        video_id="v9", model="text@1", text_by="whisper@1", start_seconds=10.0, end_seconds=20.0, ids=(first, second)
+    )
+    for _ in range(2):
+        drop_replaced(store, [result_of(None), result_of(said)])
+        found = {point.id for video in ("v8", "v9") for point in store.scroll("speech", False, Filter(video_id=video))}
+        assert found == {before, first, second, after, *kept}
+        assert stale not in found
+
+
+def result_of(transcribed: Transcribed | None) -> TaskResult:
+    return TaskResult(
+        key=TaskKey(1, 0),
+        points={},
+        gaps=(),
+        failures=(),
+        notes=(),
+        speech_seconds=0.0,
+        text_seconds=0.0,
+        voiced_seconds=0.0,
+        voice_seconds=0.0,
+        oom_events=0,
+        batch_splits=0,
+        transcribed=transcribed,
+    )
 
 
 def test_a_removed_video_is_gone_everywhere(store: Store) -> None:

@@ -528,6 +528,19 @@ class Points(Message, frozen=True):
     array: ArraySpec
 
 
+class Transcribed(Value, frozen=True):
+    """The points of the transcripts of a stretch of sound: others of the same models that are stored there are of an
+    earlier attempt, which heard something else.
+    """
+
+    video_id: str
+    model: str  # label of the text model
+    text_by: str  # as in the points' payload
+    start_seconds: float
+    end_seconds: float
+    ids: tuple[str, ...]
+
+
 class TaskResult(Message, frozen=True):
     """Behind the last points of an attempt, or of a section of it: what became of its items."""
 
@@ -545,6 +558,7 @@ class TaskResult(Message, frozen=True):
     section: int = 0  # which one it is; sections come in order
     resume: AudioResume | None = None  # where the next section begins; None: this is the last
     languages: tuple[tuple[str, float], ...] = ()  # transcribed in this section, and how many seconds of each
+    transcribed: Transcribed | None = None  # None: nothing was
 
 
 # --- consumer → supervisor ------------------------------------------------------------------------------------------
