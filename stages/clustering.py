@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import fcluster, linkage
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -41,7 +40,7 @@ PRIOR_PAIRS = 10.0  # what the measured likeness weighs against that of a voice'
 # many is far. Extreme value theory has √(2 ln n) standard deviations of 0.18 (0.12 / 0.65), which is 0.26; but that
 # would cost every voice with few windows. With 0.08 one speaker alone is found to be one, and three windows a voice.
 DOUBT = 0.08
-BETWEEN = 0.85  # likeness to the nearest mixture of two voices from which on a voice is none
+BETWEEN = 0.72  # likeness to the nearest mixture of two voices from which on a voice is none; true ones are below 0.55
 EDGE_WEIGHT = 0.1  # of a window beside a change of speakers: it is a mixture
 
 
@@ -246,9 +245,8 @@ class _Search:
     def _merged(self, voices: Voices) -> Voices:
         """Voices that are alike, or might be for all that chance can do, become one, the most alike first."""
         while len(voices) > 1:
-            means = self._denoised(voices)
-            chance = self._length / np.maximum(voices.seconds, 0.01)
-            alike = means @ means.T + self._doubt * np.sqrt(chance[:, None] + chance)
+            means, doubts = self._denoised(voices), self._doubts(voices)
+            alike = means @ means.T + np.maximum(doubts[:, None], doubts)
             np.fill_diagonal(alike, -np.inf)
             one, other = np.unravel_index(alike.argmax(), alike.shape)
             if alike[one, other] < self._same:
@@ -266,10 +264,15 @@ class _Search:
         means: Doubles = voices.sums / (voices.weights * np.sqrt(np.maximum(own, 0.05)))[:, None]
         return means
 
+    def _doubts(self, voices: Voices) -> Doubles:
+        """How much of each voice's likeness [k] chance may have taken: the more, the less sound there is of it."""
+        doubts: Doubles = self._doubt * np.sqrt(self._length / np.maximum(voices.seconds, 0.01))
+        return doubts
+
     def _without_mixture(self, voices: Voices) -> Voices:
         """Without the voice that lies nearest to a line between two larger ones, if it lies near."""
         means, directions = self._denoised(voices), unit(voices.sums)
-        between = [
+        between = self._doubts(voices) + [
             self._between(mean, directions[voices.weights > weight])
             for mean, weight in zip(means, voices.weights, strict=True)
         ]
@@ -289,6 +292,8 @@ class _Search:
 
 def agglomerate(rows: Doubles, least: float) -> Ints:
     """Labels [n] from 0 of groups that were joined as long as the mean cosine between two was at least `least`."""
+    from scipy.cluster.hierarchy import fcluster, linkage  # 40 MB that only those pay who cluster
+
     count = len(rows)
     if count == 1:
         return np.zeros(1, np.int32)
