@@ -68,16 +68,19 @@ class Relabelled:
 def relabelled(store: Store, model: str, roster: Roster, now: float) -> Generator[int, None, Relabelled]:
     """Match every voice of the archive again; where its name changes, its windows, its speech and its point say so.
 
-    Gives the number of voices renamed, 0 or 1, after each that was looked at. The point is written last: broken off
-    and done again, nothing is left out. now: unix seconds, for the histories. Raises StoreError.
+    Gives 1 after each voice that was renamed, and 0 after each page that was looked at. The point is written last:
+    broken off and done again, nothing is left out. now: unix seconds, for the histories. Raises StoreError.
     """
     found = Relabelled()
-    for point in store.scroll(SPEAKERS, with_vectors=True, filter=Filter(kind=CLUSTER, model=model), page=PAGE):
+    points = store.scroll(SPEAKERS, with_vectors=True, filter=Filter(kind=CLUSTER, model=model), page=PAGE)
+    for seen, point in enumerate(points, start=1):
         match = roster.match(np.asarray(point.vectors["voice"], np.float32))
         after = name_fields(point.payload["video_id"], point.payload["cluster"], match)
         found.see(point.payload, after)
         _write(store, model, point, after)
-        yield int(point.payload["speaker"] != after["speaker"])
+        renamed = int(point.payload["speaker"] != after["speaker"])
+        if renamed or seen % PAGE == 0:
+            yield renamed
     for profile in roster.profiles:
         _note(store, profile, found, now)
     return found

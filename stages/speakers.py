@@ -193,9 +193,11 @@ def _list(store: Store, task: SpeakersTask) -> Steps:
     profiles = read_profiles(store, task.model)
     roster = Roster(profiles, archive_threshold(store, task.model, len(profiles)))
     speaking: dict[str | None, Voices] = {}
-    for point in store.scroll(SPEAKERS, False, Filter(kind=CLUSTER, model=task.model), page=PAGE):
+    points = store.scroll(SPEAKERS, False, Filter(kind=CLUSTER, model=task.model), page=PAGE)
+    for seen, point in enumerate(points, start=1):
         speaking.setdefault(point.payload.get("profile_id"), Voices()).add(point.payload)
-        yield 0
+        if seen % PAGE == 0:
+            yield 0
     others = {model: names for model, names in names_by_model(store).items() if model != task.model}
     return {
         "action": task.action,
@@ -211,13 +213,14 @@ def _show(store: Store, task: SpeakersTask) -> Steps:
     voices = Voices()
     longest: list[tuple[float, str, int, dict[str, Any]]] = []  # a heap, the shortest first
     mine = Filter(kind=CLUSTER, model=task.model, speaker=profile.name)
-    for point in store.scroll(SPEAKERS, False, mine, page=PAGE):
+    for seen, point in enumerate(store.scroll(SPEAKERS, False, mine, page=PAGE), start=1):
         facts = point.payload
         voices.add(facts)
         heapq.heappush(longest, (facts["seconds"], facts["video_id"], facts["cluster"], _appearance(facts)))
         if len(longest) > SHOWN_VOICES:
             heapq.heappop(longest)
-        yield 0
+        if seen % PAGE == 0:
+            yield 0
     return {
         "action": task.action,
         "speaker": _speaker_body(profile, voices),

@@ -17,7 +17,7 @@ from stages.errors import StoreError, StoreUnavailable
 from stages.options import StoreOptions, VoiceOptions
 from stages.profiles import DEFAULT_THRESHOLD, unit
 from stages.qdrant import open_store
-from stages.roster import CLUSTER, PROFILE, read_profiles
+from stages.roster import CLUSTER, PAGE, PROFILE, read_profiles
 from stages.speakers import labelled, perform, read_roster, steps
 from stages.store import (
     SPEAKERS,
@@ -278,7 +278,9 @@ def test_what_the_diarizer_finds_in_stored_windows_is_written(local: Store) -> N
     index(local, "talk", [("anna", 20), ("bert", 15), ("anna", 10), ("carl", 15)])
     diarizer = Diarizer(DIMENSION, VoiceOptions())
     for point in local.scroll(VOICES, True, Filter(video_id=video("talk"))):
-        diarizer.add([point.payload["start_seconds"]], [point.payload["end_seconds"]], [point.vectors["voice"]])
+        diarizer.add(
+            [point.payload["start_seconds"]], [point.payload["end_seconds"]], np.stack([point.vectors["voice"]])
+        )
     list(labelled(local, video("talk"), MODEL, diarizer.finish(), read_roster(local, MODEL)))
     first, second, third = (unnamed("talk", number) for number in (1, 2, 3))
     assert names(local, "talk") == [first] * 20 + [second] * 15 + [first] * 10 + [third] * 15
@@ -533,6 +535,13 @@ def test_relabelling_changes_nothing_when_all_is_as_it_should_be(local: Store) -
     body = perform(local, task("relabel", now=NOW + 60))
     assert everything(local) == before
     assert (body["changed"]["voices"], body["looked_at"]["voices"], body["speaker"]) == (0, 2, None)
+
+
+@pytest.mark.parametrize("action", ["relabel", "list", "show"])
+def test_others_get_a_turn_after_each_page(local: Store, action: str) -> None:
+    enroll(local, "Anna", clip(ANNA))
+    add(local, **{f"film{n}": [("anna", 2)] for n in range(2 * PAGE + 1)})
+    assert list(steps(local, task(action, "Anna"))) == [0, 0]
 
 
 CHANGES: dict[str, Callable[[], SpeakersTask]] = {
