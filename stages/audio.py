@@ -32,13 +32,10 @@ RATES = range(2_000, 768_001)  # samples a second; what lies outside is not soun
 # ITU-R BS.775: mono is the mean of the stereo mix, which has centre and surrounds at -3 dB and no low effects.
 CENTRE, SURROUND = math.sqrt(0.5), math.sqrt(0.5) / 2
 WEIGHTS = {"FL": 0.5, "FR": 0.5, "FC": CENTRE, "LFE": 0.0, "LFE2": 0.0}
-OFFSET_AND_SCALE = {
-    "u1": (128.0, 2.0**7),
-    "i2": (0.0, 2.0**15),
-    "i4": (0.0, 2.0**31),
-    "f4": (0.0, 1.0),
-    "f8": (0.0, 1.0),
-}
+# Two channels cancel each other where their mean has less than this share of the power that it would have if they had
+# nothing in common: equally loud ones with a correlation below -0.875, as those of a balanced line read as stereo.
+CANCELLED = 1 / 8
+FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "f4": 1.0, "f8": 1.0}  # by type of sample
 # Bare streams, by the names of FFmpeg's demuxers: their length is guessed from the bit rate, and often wrong.
 GUESSED_LENGTHS = {"aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "loas", "mp3", "truehd"}
 
@@ -320,20 +317,26 @@ def _frames(container: InputContainer, decoder: SoundDecoder) -> Iterator[AudioF
 def to_mono(frame: AudioFrame) -> Samples:
     """One channel, float32 [n] within -1 to 1.
 
-    Mono and stereo: the mean. Layouts with a centre: ITU-R BS.775, not scaled down, so that dialogue keeps its level
-    and only effects that drive all channels at once are clipped. Layouts without known channels: the mean.
+    Mono and stereo: the mean; of two channels that cancel each other, the louder one. Layouts with a centre: ITU-R
+    BS.775, not scaled down, so that dialogue keeps its level. Layouts without known channels: the mean.
     """
-    channels = len(frame.layout.channels)
+    channels = _channels(frame)
+    weights = _weights(tuple(channel.name for channel in frame.layout.channels))
+    mono: Samples = weights @ channels
+    if weights.tolist() == [0.5, 0.5] and np.vdot(mono, mono) < CANCELLED * np.vdot(channels, channels) / 4:
+        mono = max(channels, key=lambda channel: np.vdot(channel, channel))
+    return np.clip(mono, -1.0, 1.0)
+
+
+def _channels(frame: AudioFrame) -> Samples:
+    """The samples of a frame, float32 [channels, n]."""
     array = frame.to_ndarray()
     if not frame.format.is_planar:
-        array = array.reshape(-1, channels).T
-    offset, scale = OFFSET_AND_SCALE[array.dtype.str[1:]]
-    weights = _weights(tuple(channel.name for channel in frame.layout.channels))
-    mono: Samples = weights @ (array.astype(np.float32) - np.float32(offset))
-    mono /= np.float32(scale)
-    mono[~np.isfinite(mono)] = 0.0  # float codecs can hold NaN, which would stay in the voice detector for ever
-    np.clip(mono, -1.0, 1.0, out=mono)
-    return mono
+        array = array.reshape(-1, len(frame.layout.channels)).T
+    scale = np.float32(FULL_SCALE[array.dtype.str[1:]])
+    channels: Samples = (array.astype(np.float32) - (scale if array.dtype == np.uint8 else 0)) / scale
+    channels[~np.isfinite(channels)] = 0.0  # floats can be NaN, which would stay in the voice detector for ever
+    return channels
 
 
 @lru_cache(maxsize=64)
