@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace, config: Config) -> ExitCode:
         print_json(body)
     else:
         _SHOW[body["action"]](body, options)
-        for note in body.get("notes", ()):
+        for note in [*body.get("notes", ()), *_of_model(request.model)]:
             print(f"note: {note}", file=sys.stderr)
     return ExitCode.OK
 
@@ -255,7 +255,12 @@ def _threshold(body: dict[str, Any]) -> str:
     threshold = body["threshold"]
     if threshold["source"] == "archive":
         return f"threshold {threshold['value']:.2f}, from {_count(threshold['scores'], 'score')} of this archive"
-    return f"threshold {threshold['value']:.2f}, the default: too few voices are stored to make one of them"
+    return f"threshold {threshold['value']:.2f}, the default: this archive has too few voices to make its own"
+
+
+def _of_model(label: str) -> list[str]:
+    untrained = "the voice model is untrained, made to try things out: it tells nobody apart"
+    return [untrained] if label.endswith("(untrained)") else []
 
 
 def _turns(voice: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 clip ─ decode ─ voice detection ─ windows of 1 to 3 s ─► speaker model ─► two voices? ─► SAMPLE_VECTORS vectors
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -154,9 +155,10 @@ def check_sound(shown_path: str, voice: Voice, spoken_seconds: float, options: V
     if not voice.detected_seconds:
         raise SpeakerError("clip-no-speech", f"{shown_path}: no speech was found in it: take another clip")
     if spoken_seconds < options.enroll_min_seconds:
+        found_seconds = math.floor(10 * spoken_seconds) / 10  # never "5.0 s, and 5 s are needed"
         raise SpeakerError(
             "clip-too-short",
-            f"{shown_path}: {spoken_seconds:.1f} s of speech in pieces of {options.min_seconds:g} s and longer; "
+            f"{shown_path}: {found_seconds} s of speech in pieces of {options.min_seconds:g} s and longer; "
             f"{options.enroll_min_seconds:g} s are needed (voice.enroll_min_seconds): take a longer clip",
         )
     share = clipped_share(voice.levels)

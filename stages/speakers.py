@@ -163,16 +163,21 @@ def _give_names(store: Store, task: SpeakersTask, profiles: Sequence[Profile], p
     """Relabel the archive, and answer with what came of it, for `profile` above all."""
     roster = Roster(profiles, archive_threshold(store, task.model, len(profiles)))
     found = yield from relabelled(store, task.model, roster, task.now)
-    alike = roster.alike(profile) if profile is not None else []
-    notes = [f"sounds like {name} (cosine {score:.2f}): merge the two if they are one person" for name, score in alike]
     return {
         "action": task.action,
         "speaker": None if profile is None else _speaker_body(profile, found.of(profile)),
         "looked_at": found.all.as_dict(),
         "changed": found.changed.as_dict(),
         "threshold": roster.threshold.as_dict(),
-        "notes": notes,
+        "notes": _alike(roster, profile) if profile is not None else [],
     }
+
+
+def _alike(roster: Roster, profile: Profile) -> list[str]:
+    return [
+        f"{profile.name} sounds like {name} (cosine {score:.2f}): merge the two if they are one person"
+        for name, score in roster.alike(profile)
+    ]
 
 
 def _speaker_body(profile: Profile, voices: Voices) -> dict[str, Any]:
