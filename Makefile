@@ -18,7 +18,7 @@ transport := demo/bench.mp4 --repeat 3 --megabytes 500
 memory := demo/bench.mp4 --hours 0.05 0.2 --stop-engine 5 --models demo/models
 scheduler_sim :=
 
-.PHONY: help setup cuda demo test check chaos soak bench $(BENCHES) clean distclean
+.PHONY: help setup cuda demo test check chaos soak bench quality $(BENCHES) clean distclean
 help:  ## this list
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
@@ -53,6 +53,9 @@ $(BENCHES): %:
 	@echo "--- python -m benches.$* $($*)"
 	@$(RUN) -m benches.$* $($*)
 
+quality: $(VENV)/.ready-quality  ## how right it is, with the models at hand, on labelled media; ARGS="/path/to/media --json FILE"
+	@$(RUN) -m benches.quality $(ARGS)
+
 clean:  ## remove what demo, test and check made
 	@rm -rf demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -81,7 +84,7 @@ without_venv = Python $(version) lacks venv; install it: apt-get install python$
 without_python = CPython 3.11 to 3.13 is needed; install it (apt-get install python3 python3-venv) or name it (PYTHON=/path/to/python3)
 explain = $(error $(if $(fitting),$(without_venv),$(without_python)))
 
-define install # $(1): dependencies or dev
+define install # $(1): dependencies, or the group
 	@$(RUN) -c '$(FITS)' 2>/dev/null && $(PIP) --version >/dev/null 2>&1 || \
 		{ echo "Creating $(VENV) with $(or $(usable),$(explain))"; $(usable) -m venv --clear $(VENV); }
 	@$(RUN) -c '$(LIST)' $(1) >$(VENV)/$(1).txt
@@ -99,5 +102,8 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 
 $(VENV)/.ready-cuda: $(VENV)/.ready
 	$(call install,cuda,cuBLAS 12)
+
+$(VENV)/.ready-quality: $(VENV)/.ready
+	$(call install,quality,what scores the results)
 
 comma := ,
