@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal, cast
 
 import av
 from av.container import InputContainer
@@ -22,13 +23,15 @@ from stages.languages import same_language
 from stages.limits import CAPTION_CODECS, decoder_names
 from stages.media import open_media
 from stages.options import DecodeOptions, SpeechOptions
-from stages.sidecar import find_sidecars, read_text
+from stages.sidecar import encoding_of, find_sidecars, read_text
 from transport.messages import CaptionTrack, Gap, MediaInfo
 
 __all__ = ["CaptionCue", "choose_track", "find_sidecars", "read_captions"]
 
 DEMUXERS = {"subrip": "srt", "webvtt": "webvtt", "ass": "ass", "ssa": "ass"}  # of caption files
 MAX_CUE_CHARACTERS = 4_000  # five minutes of fast speech: more is not a cue
+MAX_CUE_SECONDS = 300.0  # a name that is shown throughout a film is none either: what is said meanwhile is not in it
+GUESS_CUES = 100  # of an embedded track: those from which a wrong encoding is guessed, and read before any is given
 END_TOLERANCE_SECONDS = 1.0  # durations are rounded, and the last cue is often a little late
 
 _DRAWING = re.compile(r"\{[^}]*\\p[1-9][^}]*\}.*?(\{[^}]*\\p0[^}]*\}|$)", re.DOTALL)  # ASS vector graphics
@@ -36,7 +39,10 @@ _OVERRIDES = re.compile(r"\{\\[^}]*\}")  # ASS override codes
 _COMMENTS = re.compile(r"\{[^}]*\}")  # what ASS does not know as a code it does not show
 _TAGS = re.compile(r"</?[A-Za-z][^<>]*>")  # of HTML, which FFmpeg leaves where it does not know it
 _BREAKS = re.compile(r"\\[Nnh]|\s")
-_TIMING = re.compile(r"^([ \t]*)([\d:.,]+)([ \t]*-->[ \t]*)([\d:.,]+)", re.MULTILINE)  # of SubRip and WebVTT
+_NEWLINES = re.compile(r"\r?\r\n|\r")
+_ARROW = re.compile(r"^([ \t]*)([\d:.,]+)([ \t]*-->[ \t]*)([\d:.,]+)", re.MULTILINE)
+_DIALOGUE = re.compile(r"^(Dialogue:[^,\n]*,[ \t]*)([\d:.]+)([ \t]*,[ \t]*)([\d:.]+)", re.MULTILINE)
+_TIMING = {"subrip": _ARROW, "webvtt": _ARROW, "ass": _DIALOGUE, "ssa": _DIALOGUE}  # start and end: groups 2 and 4
 
 
 @dataclass(frozen=True)
@@ -62,21 +68,27 @@ def read_captions(
     """The cues of a track in order of their start, and what had to be left out.
 
     Times of embedded tracks are pts minus `media.start_seconds`; those of files count from the player's zero. Cues
-    without text are not cues. Cues without duration, that end before they begin, that lie outside the medium, or that
-    cannot be decoded are gaps. Overlapping and repeated cues are kept as they are. Raises MediaError when the medium
-    or the caption file cannot be read.
+    without text are not cues. Cues without duration, that end before they begin, that are too long, that lie outside
+    the medium, or that cannot be decoded are gaps. Overlapping and repeated cues are kept as they are. Raises
+    MediaError when the medium or the caption file cannot be read.
     """
     found = 0
     offset = media.start_seconds if track.sidecar is None else 0.0
+    end = _end_seconds(media)
     with _open(path, track, options) as (container, stream):
-        for packet in _packets(container, stream, media.duration_seconds):
-            item = packet if isinstance(packet, Gap) else _item(packet, offset, track.language, media.duration_seconds)
+        for packet in _in_utf8(_packets(container, stream, end)):
+            item = packet if isinstance(packet, Gap) else _item(packet, offset, track.language, end)
             found += isinstance(item, CaptionCue)
             if item is not None:
                 yield item
     if not found:
         reason = "captions-empty: the caption track has no usable cue"
         yield Gap(start_seconds=0.0, end_seconds=media.duration_seconds or 0.0, reason=reason)
+
+
+def _end_seconds(media: MediaInfo) -> float | None:
+    """Where the medium ends. Matroska's length counts from 0, wherever the medium begins: before 0 it is too short."""
+    return None if media.duration_seconds is None else media.duration_seconds + max(0.0, -media.start_seconds)
 
 
 # --- opening --------------------------------------------------------------------------------------------------------
@@ -96,7 +108,8 @@ def _open_text(text: str, format_name: str) -> InputContainer:
     """Let FFmpeg parse the text of a caption file."""
     av.logging.set_level(None)  # FFmpeg's log callback can deadlock with the GIL: PyAV issues 751 and 909
     demuxer = DEMUXERS[format_name]
-    source = io.BytesIO(_TIMING.sub(_without_backward_times, text).encode())
+    lines = _NEWLINES.sub("\n", text)  # FFmpeg finds no line in ASS that ends as on old Macs
+    source = io.BytesIO(_TIMING[format_name].sub(_without_backward_times, lines).encode())
     settings = {"format_whitelist": demuxer, "codec_whitelist": decoder_names(), "protocol_whitelist": "file"}
     try:
         container: InputContainer = av.open(source, "r", format=demuxer, options=settings)
@@ -151,6 +164,77 @@ def _packets(
         yield Gap(start_seconds=at, end_seconds=max(at, duration_seconds or at), reason=reason)
 
 
+def _in_utf8(packets: Iterator["Packet[SubtitleStream] | Gap"]) -> Iterator["Packet[SubtitleStream] | Gap"]:
+    """The same packets in UTF-8, which is all that FFmpeg decodes, whatever encoding they came in.
+
+    The encoding is guessed from the text of many cues, for a single one is too short. Where there is UTF-8, or nothing
+    likely, the others count as damaged: they are left as they are, and will be gaps.
+    """
+    encoding: str | None = None
+    is_utf8 = False
+    held: list[Packet[SubtitleStream] | Gap] = []
+    for packet in packets:
+        held.append(packet)
+        is_utf8 = is_utf8 or _kind(packet) == "utf-8"
+        if encoding is None and not is_utf8:
+            if any(_kind(other) == "foreign" for other in held) and len(held) < GUESS_CUES:
+                continue
+            encoding = _guess(held)
+        yield from (_recoded(packet, encoding) for packet in held)
+        held = []
+    encoding = encoding or _guess(held)
+    yield from (_recoded(packet, encoding) for packet in held)
+
+
+def _kind(packet: "Packet[SubtitleStream] | Gap") -> Literal["ascii", "utf-8", "utf-16", "foreign"]:
+    """How its text is encoded, as far as one packet can tell. UTF-16 has a mark (3GPP TS 26.245)."""
+    text = b"" if isinstance(packet, Gap) else _payload(packet)
+    if text.isascii():
+        return "ascii"
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return "foreign"
+    return "utf-8"
+
+
+def _payload(packet: "Packet[SubtitleStream]") -> bytes:
+    """The text of a packet with its markup. In MP4 its length stands before it, and styles behind."""
+    data = bytes(packet)
+    return data[2 : 2 + int.from_bytes(data[:2], "big")] if _is_mov_text(packet) else data
+
+
+def _is_mov_text(packet: "Packet[SubtitleStream]") -> bool:
+    return packet.stream.codec_context.name == "mov_text"
+
+
+def _guess(packets: list["Packet[SubtitleStream] | Gap"]) -> str | None:
+    """The encoding of those whose own is not known; None when there are none, or nothing is likely."""
+    texts = [_payload(each) for each in packets if not isinstance(each, Gap) and _kind(each) == "foreign"]
+    try:
+        return encoding_of(b"\n".join(texts)) if texts else None
+    except MediaError:
+        return None
+
+
+def _recoded(packet: "Packet[SubtitleStream] | Gap", encoding: str | None) -> "Packet[SubtitleStream] | Gap":
+    """The packet in UTF-8; as it is when it has that already, or when nobody knows what it has."""
+    kind = _kind(packet)
+    name = encoding if kind == "foreign" else kind
+    if isinstance(packet, Gap) or name in (None, "ascii", "utf-8"):
+        return packet
+    data = _payload(packet).decode(name, errors="replace").encode()
+    if _is_mov_text(packet):
+        data = data[:0xFFFF]  # more is no cue anyway
+        data = len(data).to_bytes(2, "big") + data
+    new = cast("Packet[SubtitleStream]", Packet(data))
+    new.stream, new.time_base = packet.stream, packet.time_base
+    new.pts, new.dts, new.duration = packet.pts, packet.dts, packet.duration
+    return new
+
+
 def _item(
     packet: "Packet[SubtitleStream]", offset_seconds: float, language: str | None, duration_seconds: float | None
 ) -> CaptionCue | Gap | None:
@@ -170,6 +254,7 @@ def _item(
     if not text:
         return None
     if wrong is not None:
+        end = end if duration_seconds is None else min(end, duration_seconds)
         return Gap(start_seconds=start, end_seconds=max(start, end), reason=wrong)
     return CaptionCue(max(0.0, start), end, text, language)
 
@@ -180,6 +265,8 @@ def _fault(start: float, end: float, text: str, duration_seconds: float | None) 
         return "captions-time: a cue has no duration, or ends before it begins"
     if end <= 0 or (duration_seconds is not None and start > duration_seconds + END_TOLERANCE_SECONDS):
         return "captions-outside: a cue lies outside the medium"
+    if end - start > MAX_CUE_SECONDS:
+        return f"captions-too-long: a cue of {end - start:.0f} seconds"
     if len(text) > MAX_CUE_CHARACTERS:
         return f"captions-too-long: a cue of {len(text)} characters"
     return None

@@ -16,7 +16,9 @@ FORMATS = {".srt": "subrip", ".vtt": "webvtt", ".ass": "ass", ".ssa": "ass"}
 MAX_BYTES = 16_000_000  # the captions of a long film are 200 kB
 # What captions were written in before UTF-8. Few, so that a short file is not taken for something rare.
 _WINDOWS = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "cp949"]
-LEGACY_ENCODINGS = [*_WINDOWS, "koi8_r", "shift_jis", "euc_jp", "gb18030", "big5"]
+_JAPANESE = ["cp932", "euc_jp"]
+LEGACY_ENCODINGS = [*_WINDOWS, *_JAPANESE, "koi8_r", "gb18030", "big5"]
+HIRAGANA_SHARE = 0.2  # of all characters beyond ASCII: in Japanese about half, in what is none hardly any
 _NOT_LANGUAGES = {"forced", "default", "sdh", "cc"}  # marks that people put into names, beside or after the language
 _TAG = re.compile(r"[a-z]{2,3}([-_][a-z0-9]{2,8})*|forced|default")
 
@@ -85,17 +87,33 @@ def read_text(path: bytes) -> str:
 
 def decode_text(data: bytes) -> str:
     """Text of unknown encoding. Raises MediaError `captions-unreadable` when it looks like no text at all."""
+    return data.decode(encoding_of(data), errors="replace")
+
+
+def encoding_of(data: bytes) -> str:
+    """The likeliest encoding of a text. Raises MediaError `captions-unreadable` when it looks like no text at all."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", errors="replace")
+        return "utf-16"
     with contextlib.suppress(UnicodeDecodeError):
-        text = data.decode("utf-8-sig")
-        if "\0" not in text:
-            return text
+        if "\0" not in data.decode("utf-8"):
+            return "utf-8-sig"
     if data.count(0) > len(data) // 4:  # every other byte of European UTF-16 is zero
-        return data.decode("utf-16-be" if data[0] == 0 else "utf-16-le", errors="replace")
+        return "utf-16-be" if data[0] == 0 else "utf-16-le"
+    for encoding in _JAPANESE:
+        if _is_japanese(data, encoding):
+            return encoding
     best = from_bytes(data, cp_isolation=LEGACY_ENCODINGS).best()
     if best is None:
         raise MediaError(
             "captions-unreadable", "the caption file is not text in any encoding known here: convert it to UTF-8"
         )
-    return str(best)
+    return best.encoding
+
+
+def _is_japanese(data: bytes, encoding: str) -> bool:
+    """Whether it makes sense in this encoding. As Korean, which charset-normalizer takes it for, it can be read too."""
+    try:
+        beyond = [character for character in data.decode(encoding) if not character.isascii()]
+    except UnicodeDecodeError:
+        return False
+    return sum("ぁ" <= character <= "ん" for character in beyond) > HIRAGANA_SHARE * len(beyond)
