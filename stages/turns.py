@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
 
-# Chosen with `python -m benches.diarization --penalties`; docs/diarization.md shows what others would do.
+# `python -m benches.diarization --penalties` shows what others would do.
 CHANGE_PENALTY = 0.05  # for each change of speakers, in cosine
 OVERLAP_PENALTY = 0.03  # for each block that two share, in cosine
 
