@@ -164,7 +164,9 @@ def _search(options: argparse.Namespace, config: Config) -> ExitCode:
 
 
 def _search_request(options: argparse.Namespace) -> SearchRequest:
-    query, speaker = options.query, options.speaker
+    from stages.profiles import tidy
+
+    query, speaker = options.query, tidy(options.speaker) or None
     if not query.strip():
         raise ConfigError("bad-query", "the query is empty; say what to look for")
     if len(query) > MAX_QUERY_CHARACTERS:

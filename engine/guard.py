@@ -19,7 +19,8 @@ from engine.config import Config
 from engine.errors import ExitCode
 from engine.fleet import Fleet, Patience
 from engine.recovery import LAST_WORDS_SECONDS, Recovery
-from engine.status import ProcessState
+from engine.retirement import Retirement
+from engine.status import ProcessState, process_state
 from engine.tasks import Board
 from transport.messages import Abort, ConsumerReplaced, Drain, TaskKey
 from transport.sockets import Received
@@ -63,6 +64,7 @@ class Guard:
         self._heard_of: list[TaskKey] = []  # since the last look: sent whole, or durable, perhaps in part
         self._beats: dict[bytes, float] = {}  # by identity, as the next one
         self._killed: dict[bytes, str] = {}  # by us, and why; not collected yet
+        self._retirement = Retirement(config.decode.recycle_tasks)
         self._backoffs: dict[str, Backoff] = {}
         self._due: dict[str, float] = {}  # by name: when its successor is started
         self._losses: deque[tuple[TaskKey, str, bool]] = deque()  # the board is still to be told of them
@@ -91,12 +93,14 @@ class Guard:
     def assign(self, decoder: Child, key: TaskKey) -> None:
         """It was given this task."""
         self._assigned[decoder.identity] = key
+        self._retirement.given(decoder.identity)
         self._beats[decoder.identity] = self._listened_seconds
 
     def is_idle(self, decoder: Child) -> bool:
         """Whether it can be given a task."""
-        is_well = decoder.ready and decoder.is_alive and decoder.identity not in self._killed
-        return is_well and decoder.identity not in self._assigned
+        name = decoder.identity
+        is_free = name not in self._assigned and name not in self._killed and not self._retirement.is_retiring(name)
+        return is_free and decoder.ready and decoder.is_alive
 
     def free(self, identity: bytes) -> None:
         """It has no task any more."""
@@ -214,6 +218,7 @@ class Guard:
         for child in children:
             for known in (self._beats, self._killed, self._assigned, self.decoded):
                 known.pop(child.identity, None)
+            self._retirement.forget(child.identity)
 
     def _comes_back(self, child: Child) -> bool:
         """Whether it is time for the successor of one that is dead."""
@@ -235,8 +240,20 @@ class Guard:
             elif decoder.is_alive:
                 # An idle one, too: what it has sent may still lie in its socket, and does not leave it while it hangs.
                 self._hurry(decoder, self._config.run.stall_seconds, STALLED)
+                self._retire(decoder, ending)
+            elif self._retirement.is_retiring(decoder.identity) and decoder.process.exitcode == 0:
+                self._fleet.end(decoder)  # the engine had let go of all that it had sent: nothing is lost with it
+                self._forget(decoder)
+                if not ending:
+                    self._fleet.replace_decoder(decoder)
             elif not (ending and decoder.process.exitcode == 0):  # in order: its last words come
                 self._lose(decoder)
+
+    def _retire(self, decoder: Child, ending: bool) -> None:
+        """Have one end in order, when it has done its share and has no task; one at a time."""
+        is_due = self._retirement.is_due(decoder.identity) and self.is_idle(decoder) and not ending
+        if is_due and self._fleet.send(decoder, Drain()):
+            self._retirement.begin(decoder.identity)
 
     def _lose(self, decoder: Child) -> None:
         self._refuse_hopeless(decoder)
@@ -322,26 +339,10 @@ class Guard:
             if self._recovery.is_heard_out(self._fleet.engine, patience):
                 return
 
-    # --- for people ---------------------------------------------------------------------------------------------------
-
     def states(self) -> list[ProcessState]:
         """Every child, as `status` shows it."""
-        return [self._state(child) for child in self._fleet.children]
-
-    def _state(self, child: Child) -> ProcessState:
-        if child.name in self._due:
-            wait = max(0.0, self._due[child.name] - self._clock())
-            state = f"waiting: it died, and is started again in {wait:.0f} s"
-        elif not child.is_alive:
-            state = "ended"
-        else:
-            state = "ready" if child.ready else "starting"
-        restarts = self.restarts[child.name]
-        return ProcessState(
-            role=child.spec.role, name=child.name, pid=child.process.pid, state=state, restarts=restarts
-        )
-
-    # --- the end ------------------------------------------------------------------------------------------------------
+        waits, restarts = {name: due - self._clock() for name, due in self._due.items()}, self.restarts
+        return [process_state(child, waits.get(child.name), restarts[child.name]) for child in self._fleet.children]
 
     def tell_decoders_to_drain(self) -> None:
         """No further task: each finishes, or gives up, what it has."""

@@ -29,11 +29,13 @@ from engine.locks import hold
 PREFIX_CHARACTERS = 4  # of a video id, at least, for it to be found by
 FOUND = 100  # videos that one beginning may mean
 
-# Settings of [decode] that decide how fast and how safely a file is read, and not what is found in it.
+# Settings of [decode] that decide how fast and how safely a file is read, and not what is found in it; and of [voice]
+# that decide what voices are called, and not which there are.
 HOW_NOT_WHAT = (
     "processes", "threads", "span_seconds", "max_pixels", "max_streams", "max_hours", "memory_gb", "cpu_minutes",
-    "network",
+    "network", "recycle_tasks",
 )  # fmt: skip
+NAMES_NOT_VOICES = ("same_speaker", "enroll_min_seconds")
 
 VideoState = Literal["working", "indexed", "partial", "failed"]
 COLUMNS = "video_id, fingerprint, state, path, shown_path, report, error_code, error_message, started_at, finished_at"
@@ -261,11 +263,14 @@ def fingerprint(config: Config, labels: Sequence[str]) -> str:
     decode = msgspec.to_builtins(config.decode)
     for name in HOW_NOT_WHAT:
         decode.pop(name)
+    voice = msgspec.to_builtins(config.voice)
+    for name in NAMES_NOT_VOICES:
+        voice.pop(name)
     parts = {
         "models": sorted(labels),
         "decode": decode,
         "speech": msgspec.to_builtins(config.speech),
-        "voice": msgspec.to_builtins(config.voice),
+        "voice": voice,
         "prefix": config.store.prefix,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.children import Child
 from engine.pace import Pace, media_progress, share_done
 from engine.report import Peaks
 from engine.tally import Tally
@@ -23,6 +24,17 @@ class ProcessState:
     pid: int | None
     state: str  # starting | ready | waiting: <reason> | ended
     restarts: int = 0
+
+
+def process_state(child: Child, due_seconds: float | None, restarts: int) -> ProcessState:
+    """A child as `status` shows it; due_seconds: of one that died, until its successor is started."""
+    if due_seconds is not None:
+        state = f"waiting: it died, and is started again in {max(0.0, due_seconds):.0f} s"
+    elif not child.is_alive:
+        state = "ended"
+    else:
+        state = "ready" if child.ready else "starting"
+    return ProcessState(child.spec.role, child.name, child.process.pid, state, restarts)
 
 
 @dataclass(frozen=True, slots=True)

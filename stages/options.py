@@ -26,6 +26,7 @@ class DecodeOptions(Options, frozen=True):
     threads: PositiveInt = 1  # codec threads in each decoder: processes scale better
     memory_gb: Annotated[float, Meta(ge=1)] | None = 16.0  # address space of a decoder; None: no limit
     cpu_minutes: Positive | None = 240.0  # of processor time for one task; None: no limit
+    recycle_tasks: PositiveInt | None = 2000  # then a decoder is replaced: libraries leak, some kB a file; None: never
     network: Literal["deny", "allow"] = "deny"  # deny: decoders get no network where the system allows that
     max_pixels: PositiveInt = 36_000_000  # 8K is 33 million; more is a decompression bomb
     max_streams: PositiveInt = 64  # a film with every language has about 40

@@ -15,6 +15,7 @@ from engine.recovery import Recovery
 from engine.taskbook import MemoryBook
 from engine.tasks import Board
 from engine.videos import VideoJob
+from stages.options import DecodeOptions
 from tests.test_tasks import FORMAT, media, probed, result
 from transport.messages import Abort, AudioResume, ConsumerReplaced, Drain, Message, Probe, TaskKey
 from transport.sockets import Received
@@ -130,8 +131,10 @@ class Book(MemoryBook):
 class Rig:
     """A guard over fake children, with a clock that the test turns."""
 
-    def __init__(self, endless: bool = True, decoders: int = 1, **options: Any) -> None:
-        self.config = Config(run=RunOptions(**options))
+    def __init__(
+        self, endless: bool = True, decoders: int = 1, recycle_tasks: int | None = None, **options: Any
+    ) -> None:
+        self.config = Config(run=RunOptions(**options), decode=DecodeOptions(recycle_tasks=recycle_tasks))
         self.fleet = Fleet(decoders)
         self.now = 1000.0
         self.told: list[tuple[str, str]] = []
@@ -283,6 +286,57 @@ def test_a_decoder_that_hangs_with_nothing_to_do_but_with_what_it_has_sent_is_re
     again: Any = rig.board.next_message()
     assert again.key == TaskKey(key.task_id, 1)
     assert rig.book.deaths == [], "nobody is to blame"
+
+
+def test_a_decoder_that_has_done_its_share_ends_in_order_and_is_replaced_and_nothing_is_done_again() -> None:
+    rig = Rig(decoders=2, recycle_tasks=2)
+    rig.ready()
+    rig.film()
+    old, other = rig.fleet.decoders
+    for _ in range(2):
+        key = rig.give()
+        rig.watch()
+        assert Drain() not in rig.said_to("decoder 0"), "not while it has a task"
+        rig.guard.sent_whole(old.identity, key)
+    rig.watch()
+    rig.watch()
+    assert rig.said_to("decoder 0") == [Drain()]
+    assert not rig.guard.is_idle(old)  # type: ignore[arg-type]
+    old.die(0)
+    rig.watch()
+    assert rig.fleet.decoders[0] is not old
+    assert rig.fleet.decoders[1] is other
+    assert (rig.told, rig.guard.restarts["decoder 0"], rig.book.deaths) == ([], 0, [])
+    assert rig.said_to("engine") == [], "no attempt was given up"
+
+
+def test_decoders_that_have_done_their_share_end_one_after_the_other() -> None:
+    rig = Rig(decoders=2, recycle_tasks=1)
+    rig.ready()
+    rig.film()
+    for index, decoder in enumerate(rig.fleet.decoders):
+        rig.guard.sent_whole(decoder.identity, rig.give(index))
+    rig.watch()
+    assert (rig.said_to("decoder 0"), rig.said_to("decoder 1")) == ([Drain()], [])
+    rig.fleet.decoders[0].die(0)
+    rig.watch()
+    rig.watch()
+    assert rig.said_to("decoder 1") == [Drain()]
+
+
+def test_one_that_dies_instead_of_ending_in_order_is_lost_as_any_other() -> None:
+    rig = Rig(recycle_tasks=1)
+    rig.ready()
+    rig.film()
+    key = rig.give()
+    rig.guard.sent_whole(rig.fleet.decoders[0].identity, key)
+    rig.watch()
+    rig.fleet.decoders[0].die(CRASH)
+    rig.watch()
+    assert rig.said_to("engine") == [Abort(key=key)]
+    rig.watch()
+    rig.guard.ready(rig.fleet.decoders[0])  # type: ignore[arg-type]
+    assert rig.guard.is_idle(rig.fleet.decoders[0])  # type: ignore[arg-type]
 
 
 def test_nobody_is_killed_for_silence_in_which_we_did_not_listen() -> None:

@@ -110,7 +110,9 @@ def main() -> int:
         directory = Path(name)
         models = build_tiny(directory / "models", ("clip", "whisper", "ecapa"))
         sources = sources_in(directory / "sources", SHORT)
-        trial = Trial(directory, models, sources, DaemonSubject, ("watch.on_delete=remove",))
+        # No decoder is replaced for its age: what it gathers is what is looked for.
+        more = ("watch.on_delete=remove", "decode.recycle_tasks=none")
+        trial = Trial(directory, models, sources, DaemonSubject, more)
         assert isinstance(trial.subject, DaemonSubject)
         try:
             samples = soak(trial, trial.subject, options.minutes * 60)
