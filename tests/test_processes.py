@@ -122,6 +122,22 @@ def test_a_stopped_decoder_is_taken_for_stalled_and_replaced(
     assert_same_points(stored_points(settings), undisturbed)
 
 
+def test_decoders_that_are_replaced_after_every_task_lose_nothing(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW, "decode.recycle_tasks=1")
+    pids: set[int | None] = set()
+
+    def look(supervisor: Supervisor) -> bool:
+        pids.update(child.process.pid for child in (supervisor.fleet.decoders if supervisor.fleet else ()))
+        return False
+
+    report = run_supervisor([sample_video], settings, Meddler(look))
+    assert len(pids) > 2
+    assert [row["status"] for row in report["videos"]] == ["indexed"]
+    assert_same_points(stored_points(settings), undisturbed)
+
+
 def test_a_killed_consumer_is_replaced_and_what_it_had_not_acknowledged_is_sent_again(
     sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
