@@ -17,7 +17,8 @@ seconds where two were found, and those that are both; CPU seconds; peak residen
 imports and data, and of the whole process. A method whose matrices alone exceed --memory-gb is not run; its need is
 said instead.
 
-`--talk` takes other conversations; `--penalties` instead tries out what a change and a shared block may cost.
+`--talk` takes other conversations. Instead of the table, `--many N` shows how the error of sluice varies over N
+conversations of each kind, and `--penalties` tries out what a change and a shared block may cost it.
 """
 
 import argparse
@@ -54,6 +55,7 @@ class Method:
 
     find: Callable[[Windows], tuple[Ints, Spoken]]  # labels of windows, turns
     matrices: float = 0.0  # of n x n float64 numbers, at the least
+    libraries: tuple[str, ...] = ("scipy.sparse.linalg", "sklearn.cluster")
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ def sluice_midway(windows: Windows) -> tuple[Ints, Spoken]:
 
 
 METHODS = {
-    "sluice": Method(sluice),
-    "sluice, cut midway": Method(sluice_midway),
+    "sluice": Method(sluice, libraries=("scipy.cluster.hierarchy",)),
+    "sluice, cut midway": Method(sluice_midway, libraries=("scipy.cluster.hierarchy",)),
     "agglomerative": Method(agglomerative, matrices=1.0),  # half a matrix, and a copy of it
     "spectral": Method(spectral, matrices=4.0),  # cosines, what is kept, its mean with the transpose, the Laplacian
     "spectral, told": Method(spectral_told, matrices=4.0),
@@ -120,7 +122,7 @@ def peak_mb() -> float:
 
 def run_method(name: str, source: Path, target: Path) -> None:
     """Read windows, run a method, write what it found and what it took."""
-    for library in ("scipy.cluster.hierarchy", "scipy.sparse.linalg", "sklearn.cluster"):
+    for library in METHODS[name].libraries:
         import_module(library)  # what is measured should not include it
     with np.load(source) as loaded:
         windows = Windows(loaded["starts"], loaded["ends"], loaded["vectors"], int(loaded["speakers"]))
@@ -235,6 +237,23 @@ def compare(arguments: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def vary(arguments: argparse.Namespace) -> None:
+    """Mean and largest error over many conversations of each kind, and how many had all speakers found."""
+    header = "| talk | hours | speakers | drawn | DER %, mean | largest | no collar, mean | largest | counted right |"
+    print(header, "|" + 9 * "---|", sep="\n")
+    for talk, hours, speakers in product(arguments.talk, arguments.hours, arguments.speakers):
+        errors, bare, right = [], [], 0
+        for number in range(arguments.many):
+            made = make_voices(hours * 3600, uneven(speakers), arguments.seed + number, TALKS[talk])
+            labels, spoken = sluice(Windows(made.starts, made.ends, made.vectors, 0))
+            judged = scores(made, spoken)
+            errors.append(judged["error_percent"])
+            bare.append(judged["error_no_collar_percent"])
+            right += len(np.unique(labels)) == len(np.unique(made.speakers))
+        figures = " | ".join(f"{np.mean(each):.2f} | {max(each):.2f}" for each in (errors, bare))
+        print(f"| {talk} | {hours:g} | {speakers} | {arguments.many} | {figures} | {right} |", flush=True)
+
+
 def try_penalties(arguments: argparse.Namespace) -> None:
     """Mean error over the conversations for some penalties around those that are set, and the time of two at once."""
     header = "| change | shared block | DER % | DER %, no collar | two at once s | found | right |"
@@ -263,13 +282,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--memory-gb", type=float, default=1.0, help="what the matrices of a method may take")
     parser.add_argument("--json", type=Path, help="where to write the table's figures, too")
-    parser.add_argument("--penalties", action="store_true")
+    parser.add_argument("--many", type=int, metavar="N", help="how the error varies over N conversations of each kind")
+    parser.add_argument("--penalties", action="store_true", help="what other penalties for changes would do")
     parser.add_argument("--run", nargs=3, metavar=("METHOD", "WINDOWS", "FOUND"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
         run_method(arguments.run[0], Path(arguments.run[1]), Path(arguments.run[2]))
     elif arguments.penalties:
         try_penalties(arguments)
+    elif arguments.many:
+        vary(arguments)
     else:
         rows = compare(arguments)
         if arguments.json:

@@ -34,9 +34,9 @@ USUAL_LIKENESS = 0.65  # mean cosine within a voice, for ECAPA: where too few wi
 LIKENESS_RANGE = (0.4, 0.95)  # it is lower where speakers change faster than windows, and higher in untrained models
 SENSELESS = 0.1  # below this the vectors of windows that touch have nothing in common: they tell nobody apart
 PAIRS = 10  # of windows that touch, from which it is measured
-LARGE = 10  # lengths of a window: a group with so much sound can do without the windows beside a change
+LARGE_SECONDS = 30.0  # a group with so much sound can do without the windows beside a change
 PRIOR_PAIRS = 10.0  # what the measured likeness weighs against that of a voice's own few windows, in pairs
-# What chance may take from the likeness of one window to its own voice, times √(ln n) of n windows: the farthest of
+# What chance may take from the likeness of 3 s of sound to its own voice, times √(ln n) of n windows: the farthest of
 # many is far. Extreme value theory has √(2 ln n) standard deviations of 0.18 (0.12 / 0.65), which is 0.26; but that
 # would cost every voice with few windows. With 0.08 one speaker alone is found to be one, and three windows a voice.
 DOUBT = 0.08
@@ -175,7 +175,6 @@ class _Search:
         measured = windows.own_likeness()
         self._senseless = measured < SENSELESS
         self._own = float(np.clip(measured, *LIKENESS_RANGE))
-        self._length = float((windows.ends - windows.starts).max())
         self._fewest = fewest_windows(len(windows))
         self._near = same_speaker * np.sqrt(self._own)  # cosine of a window to a mean: within a voice it is the root
         self._doubt = DOUBT * np.sqrt(np.log(max(2, len(windows))))
@@ -211,7 +210,7 @@ class _Search:
 
     def _cleaned(self, voices: Voices) -> Voices:
         """With the means of the larger ones taken anew: a group has collected the mixtures at its changes, too."""
-        large = voices.seconds >= LARGE * self._length
+        large = voices.seconds >= LARGE_SECONDS
         anew = self._voices(self._windows.nearest(voices.means)[0], len(voices))
         return anew[large & (anew.weights > 0)] + voices[~large]
 
@@ -266,7 +265,7 @@ class _Search:
 
     def _doubts(self, voices: Voices) -> Doubles:
         """How much of each voice's likeness [k] chance may have taken: the more, the less sound there is of it."""
-        doubts: Doubles = self._doubt * np.sqrt(self._length / np.maximum(voices.seconds, 0.01))
+        doubts: Doubles = self._doubt * np.sqrt(3.0 / np.maximum(voices.seconds, 0.01))
         return doubts
 
     def _without_mixture(self, voices: Voices) -> Voices:

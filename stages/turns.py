@@ -152,6 +152,8 @@ class _Stretch:
         for start, end, who in ((0.0, since, (first,)), (since, until, both), (until, 1.0, (second,))):
             start_seconds = self._begin + (block + start) * self._block_seconds
             end_seconds = min(self._end, self._begin + (block + end) * self._block_seconds)
+            if block == len(self._speakers) - 1 and end == 1.0:
+                end_seconds = self._end  # a sliver behind it has no block of its own
             if start_seconds < end_seconds:
                 yield Piece(start_seconds, end_seconds, who)
 
