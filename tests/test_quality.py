@@ -287,8 +287,10 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_gives_all_figures_and_says_which_mean_something(
     media: Path, tiny_models: TinyModels, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [f"--{role}={tiny_models[family]}" for role, family in (("speech", "whisper"), ("voice", "ecapa"))]
-    assert main([str(media), *given, f"--image={tiny_models['clip']}", f"--json={tmp_path / 'all.json'}"]) == 0
+    config = tmp_path / "config.toml"
+    config.write_text(f'[models]\nvoice = "{tiny_models["ecapa"]}"\nimage = "off"\n', "utf-8")
+    options = [f"--config={config}", f"--speech={tiny_models['whisper']}", f"--json={tmp_path / 'all.json'}"]
+    assert main([str(media), *options]) == 0
     said = capsys.readouterr().out
     result = json.loads((tmp_path / "all.json").read_text("utf-8"))
     assert list(result["not_indexed"]) == ["broken.mp4"]
