@@ -1,9 +1,10 @@
 """What people wrote down of media: who speaks when, what is said, what is seen.
 
-Who: RTTM. What: SubRip, each cue `[SPEAKER] words`. Labels of DIRECTORY/film.mp4 are DIRECTORY/labels/film.rttm and film.srt; either may be absent. DIRECTORY/manifest.json,
-if there is one, tells the language and the shots: {"files": [{"name": "film.mp4", "content": {"speech": {"language":
-"en"}, "shots": [{"start": 0, "end": 5, "seen": "a deer"}]}}]}, or "seen" instead of "shots" for the whole of it.
-Whatever the labels leave out is unknown, not silent: only what they cover can be scored.
+Labels of DIRECTORY/film.mp4 are DIRECTORY/labels/film.rttm (who) and film.srt (what: SubRip, each cue `[SPEAKER]
+words`); either may be absent. DIRECTORY/manifest.json, if there is one, tells the language and the shots:
+{"files": [{"name": "film.mp4", "content": {"speech": {"language": "en"}, "shots": [{"start": 0, "end": 5, "seen":
+"a deer"}]}}]}, or "seen" instead of "shots" for the whole of it. Whatever the labels leave out is unknown, not silent:
+only what they cover can be scored.
 """
 
 import json
