@@ -27,7 +27,7 @@ from stages.base import Pcm, Vector
 from stages.profiles import unit
 from tests.audio_factory import Samples, tone, write_sound
 from tests.conftest import TinyModels
-from tests.test_voice_profiles import people, refused, windows
+from tests.test_voice_profiles import people, windows
 from transport.codec import encode
 from transport.messages import VoiceSample
 from transport.requests import MAX_REQUEST_BYTES, MAX_SAMPLES, SpeakersRequest
@@ -148,14 +148,14 @@ def test_the_largest_enrolment_fits_a_request() -> None:
 
 def test_too_little_speech_is_refused(tmp_path: Path) -> None:
     path = record(tmp_path / "short.wav", spoken(LOW, 1)[: 4 * VOICE_RATE], pause(8.0))
-    with refused("clip-too-short", str(path), "4.", "5 s", "voice.enroll_min_seconds"):
+    with raises_refusal("clip-too-short", str(path), "4.", "5 s", "voice.enroll_min_seconds"):
         sample(path)
 
 
 def test_words_too_short_for_a_window_do_not_count(tmp_path: Path) -> None:
     word = np.concatenate((spoken(LOW, 1)[: round(0.4 * VOICE_RATE)], pause(1.5)))
     path = record(tmp_path / "words.wav", *[word] * 12)
-    with refused("clip-too-short", "0.0 s of speech in pieces of 1 s"):
+    with raises_refusal("clip-too-short", "0.0 s of speech in pieces of 1 s"):
         sample(path)
 
 
@@ -163,7 +163,7 @@ def test_words_too_short_for_a_window_do_not_count(tmp_path: Path) -> None:
 def test_a_clip_without_speech_is_refused(tmp_path: Path, sound: str) -> None:
     made = pause(10.0) if sound == "silence" else tone(10.0, VOICE_RATE)
     path = record(tmp_path / "clip.wav", made)
-    with refused("clip-no-speech", str(path)):
+    with raises_refusal("clip-no-speech", str(path)):
         sample(path)
 
 
@@ -177,13 +177,13 @@ def test_a_clip_without_sound_is_refused(tmp_path: Path, sample_video: Path) -> 
             if packet.dts is not None:
                 packet.stream = stream
                 target.mux(packet)
-    with refused("clip-no-sound", str(path)):
+    with raises_refusal("clip-no-sound", str(path)):
         opened(path)
 
 
 def test_two_people_in_one_clip_are_refused(tmp_path: Path) -> None:
     path = record(tmp_path / "both.wav", spoken(LOW, 2), pause(0.6), spoken(HIGH, 2))
-    with refused("clip-two-voices", str(path), "2 people", "cut it"):
+    with raises_refusal("clip-two-voices", str(path), "2 people", "cut it"):
         sample(path)
 
 
@@ -195,7 +195,7 @@ def test_a_word_thrown_in_is_no_second_voice(tmp_path: Path) -> None:
 
 def test_heavily_clipped_speech_is_refused(tmp_path: Path) -> None:
     loud = record(tmp_path / "loud.wav", spoken(LOW), gain=12.0)
-    with refused("clip-clipped", str(loud), "%", "too loud"):
+    with raises_refusal("clip-clipped", str(loud), "%", "too loud"):
         sample(loud)
     assert sample(record(tmp_path / "fine.wav", spoken(LOW), gain=1.9)).vectors
 
@@ -222,22 +222,22 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes 
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with refused(code, str(path)) as caught:
+    with raises_refusal(code, str(path)) as caught:
         opened(path)
     assert "\n" not in caught.value.message
 
 
 def test_a_directory_and_a_name_of_odd_bytes_are_named(tmp_path: Path) -> None:
-    with refused("clip-not-a-file", str(tmp_path)):
+    with raises_refusal("clip-not-a-file", str(tmp_path)):
         opened(tmp_path)
-    with refused("clip-not-found", "\\xff"):
+    with raises_refusal("clip-not-found", "\\xff"):
         open_clip(os.fsencode(tmp_path) + b"/\xff.wav", Config())
 
 
 def test_a_file_that_goes_away_while_it_is_read_is_named(tmp_path: Path) -> None:
     clip = opened(record(tmp_path / "low.wav", spoken(LOW)))
     (tmp_path / "low.wav").unlink()
-    with refused("clip-not-found", clip.shown_path):
+    with raises_refusal("clip-not-found", clip.shown_path):
         hear(clip, Config(), embed)
 
 
@@ -267,7 +267,7 @@ def test_clips_are_embedded_by_the_voice_model(tmp_path: Path, tiny_models: Tiny
 def test_a_bad_name_is_found_before_the_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enrolment, "load", lambda *arguments: pytest.fail("loaded"))
     path = record(tmp_path / "low.wav", spoken(LOW))
-    with refused("clip-not-found"):
+    with raises_refusal("clip-not-found"):
         voice_samples(Config(), [os.fsencode(path), os.fsencode(tmp_path / "nothing.wav")], print)
-    with refused("clip-too-many", f"{MAX_SAMPLES}"):
+    with raises_refusal("clip-too-many", f"{MAX_SAMPLES}"):
         voice_samples(Config(), [b"x"] * (MAX_SAMPLES + 1), print)

@@ -67,7 +67,9 @@ class FakeStore:
         return [Hit(1.0, key, collection, facts) for key, facts in self.collections[collection].items()]
 
     def scroll(self, collection: str, *arguments: Any, **more: Any) -> Iterator[StoredPoint]:
-        raise NotImplementedError
+        self._answer()
+        for key, facts in sorted(self.collections.get(collection, {}).items()):
+            yield StoredPoint(id=key, collection=collection, payload=facts)
 
     def count(self, collection: str, filter: Filter | None = None) -> int:
         return len(self.collections[collection])

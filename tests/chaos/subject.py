@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -48,7 +49,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(LOOK_SECONDS)
 
 
-class Subject:
+class Subject(ABC):
     """One command of run.py that is kept running. `ingest` and `daemon` differ in when they are done."""
 
     def __init__(self, arguments: Sequence[str], settings: Sequence[str], log: Path) -> None:
@@ -65,17 +66,17 @@ class Subject:
 
     # --- what differs ---
 
+    @abstractmethod
     def is_idle(self) -> bool:
         """Whether there is nothing left to do."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_expected(self, code: int, killed: set[str]) -> bool:
         """Whether it may end so after these kinds were killed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self, seconds: float) -> None:
         """Let it end in order."""
-        raise NotImplementedError
 
     # --- what does not ---
 
