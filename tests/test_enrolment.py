@@ -27,7 +27,7 @@ from stages.base import Pcm, Vector
 from stages.profiles import unit
 from tests.audio_factory import Samples, tone, write_sound
 from tests.conftest import TinyModels
-from tests.test_voice_profiles import people, windows
+from tests.test_voice_profiles import people, raises_refusal, windows
 from transport.codec import encode
 from transport.messages import VoiceSample
 from transport.requests import MAX_REQUEST_BYTES, MAX_SAMPLES, SpeakersRequest

@@ -34,7 +34,7 @@ from stages.store import (
 from stages.turns import Turn
 from stages.video_labels import CHUNK_POINTS
 from tests.qdrant_loopback import LoopbackQdrant, fast_disk
-from tests.test_voice_profiles import DIMENSION, NOW, clip, people, refused, windows
+from tests.test_voice_profiles import DIMENSION, NOW, clip, people, raises_refusal, windows
 from transport.messages import SpeakersTask, VoiceSample
 
 MODEL = "ecapa@1"
@@ -405,15 +405,15 @@ def test_an_enrolment_that_is_refused_changes_nothing(local: Store) -> None:
     add(local, one=[("anna", 4)])
     enroll(local, "Anna", clip(ANNA, "a"))
     before = everything(local)
-    with refused("clip-other-person", "/clips/bert.wav", "Anna"):
+    with raises_refusal("clip-other-person", "/clips/bert.wav", "Anna"):
         enroll(local, "Anna", clip(ANNA, "b", seed=2), clip(BERT, "bert"))
-    with refused("clip-other-person"):
+    with raises_refusal("clip-other-person"):
         enroll(local, "Carl", clip(CARL, "c"), clip(BERT, "d"))
-    with refused("clip-elsewhere", "/clips/a.wav", "a clip of Anna"):
+    with raises_refusal("clip-elsewhere", "/clips/a.wav", "a clip of Anna"):
         enroll(local, "Bert", clip(ANNA, "a"))
-    with refused("name-bad"):
+    with raises_refusal("name-bad"):
         enroll(local, "speaker 1 of 01234567", clip(BERT, "bert"))
-    with refused("clip-none"):
+    with raises_refusal("clip-none"):
         enroll(local, "Bert")
     assert everything(local) == before
 
@@ -492,15 +492,15 @@ def test_a_name_that_is_taken_is_refused(local: Store) -> None:
     enroll(local, "Anna", clip(ANNA, "a"))
     enroll(local, "Bert", clip(BERT, "b"))
     before = everything(local)
-    with refused("name-taken", "Bert", "merge"):
+    with raises_refusal("name-taken", "Bert", "merge"):
         perform(local, task("rename", "Anna", "Bert"))
-    with refused("name-unknown", "'Ana'", "Anna"):
+    with raises_refusal("name-unknown", "'Ana'", "Anna"):
         perform(local, task("rename", "Ana", "Carl"))
-    with refused("name-bad"):
+    with raises_refusal("name-bad"):
         perform(local, task("rename", "Anna", "Speaker 1"))
-    with refused("name-same"):
+    with raises_refusal("name-same"):
         perform(local, task("merge", "Anna", "Anna"))
-    with refused("name-unknown"):
+    with raises_refusal("name-unknown"):
         perform(local, task("merge", "Anna", "Zoe"))
     assert perform(local, task("rename", "Anna", "Anna", now=NOW + 60))["changed"]["voices"] == 0
     assert everything(local) == before
@@ -624,7 +624,7 @@ def test_the_list_says_who_speaks_how_long(store: Store) -> None:
 
 def test_a_store_without_speakers_has_an_empty_list(local: Store) -> None:
     assert perform(local, task("list"))["speakers"] == []
-    with refused("name-unknown", "'Anna'"):
+    with raises_refusal("name-unknown", "'Anna'"):
         perform(local, task("show", "Anna"))
 
 

@@ -77,7 +77,7 @@ def profile(name: str, vector: Rows, **facts: Any) -> Profile:
     return replace(made, **facts)
 
 
-def refused(code: str, *words: str) -> Any:
+def raises_refusal(code: str, *words: str) -> Any:
     """What the one line must say."""
     return pytest.raises(
         SpeakerError, check=lambda error: error.code == code and all(w in error.message for w in words)
@@ -231,14 +231,14 @@ def test_the_clip_of_another_person_is_named(others: int) -> None:
     clips = [clip(anna, f"anna{n}", seed=n) for n in range(others)]
     clips.insert(1, clip(bert, "bert", seed=9))
     name = "/clips/anna0.wav" if others == 1 else "/clips/bert.wav"  # of two, who is to say which is right?
-    with refused("clip-other-person", "/clips/bert.wav", name, "leave it out"):
+    with raises_refusal("clip-other-person", "/clips/bert.wav", name, "leave it out"):
         check_same_person(clips)
 
 
 def test_half_of_the_clips_being_of_another_person_is_refused() -> None:
     anna, bert = people(2)
     clips = [clip(anna, f"anna{n}", seed=n) for n in range(3)] + [clip(bert, f"bert{n}", seed=n) for n in range(3)]
-    with refused("clip-other-person"):
+    with raises_refusal("clip-other-person"):
         check_same_person(clips)
 
 
@@ -246,7 +246,7 @@ def test_a_further_clip_must_sound_like_the_profile() -> None:
     anna, bert = people(2)
     known = new_profile("id", "Anna", [clip(anna)], NOW)
     check_same_person([clip(anna, "b", seed=3)], known)
-    with refused("clip-other-person", "/clips/bert.wav", "Anna", f"{SAME_PERSON_SCORE}"):
+    with raises_refusal("clip-other-person", "/clips/bert.wav", "Anna", f"{SAME_PERSON_SCORE}"):
         check_same_person([clip(bert, "bert")], known)
 
 
@@ -254,15 +254,15 @@ def test_what_is_no_voice_is_refused() -> None:
     row = (0.6, 0.8)
     whole = VoiceSample(content="a", shown_path="/a.wav", seconds=6.0, vectors=(row, row))
     assert voice_dimension([whole]) == 2
-    with refused("clip-none"):
+    with raises_refusal("clip-none"):
         voice_dimension([])
     incomplete: list[tuple[tuple[float, ...], ...]] = [(), ((),), (row, (1.0,)), (row, (*row, 0.0))]
     for vectors in incomplete:
-        with refused("clip-bad", "/b.wav"):
+        with raises_refusal("clip-bad", "/b.wav"):
             voice_dimension([whole, VoiceSample(content="b", shown_path="/b.wav", seconds=6.0, vectors=vectors)])
     no_voice: list[tuple[tuple[float, ...], ...]] = [((0.0, 0.0),), ((math.nan, 1.0),), (row, (-0.6, -0.8))]
     for vectors in no_voice:
-        with refused("clip-bad", "/b.wav"):
+        with raises_refusal("clip-bad", "/b.wav"):
             sample_vector(VoiceSample(content="b", shown_path="/b.wav", seconds=6.0, vectors=vectors))
 
 
@@ -348,7 +348,7 @@ def test_a_name_is_stored_in_one_spelling() -> None:
     ],
 )
 def test_names_that_would_confuse_are_refused_in_one_line(name: str | None) -> None:
-    with refused("name-bad") as caught:
+    with raises_refusal("name-bad") as caught:
         clean_name(name)
     assert "\n" not in caught.value.message
     assert caught.value.message.isprintable()
@@ -361,9 +361,9 @@ def test_voices_without_a_profile_are_named_by_number_and_video() -> None:
 def test_an_unknown_name_is_told_the_nearest() -> None:
     known = [profile("Anna Müller", axis(1.0)), profile("Bert", axis(0.0))]
     assert find(known, " Bert ").name == "Bert"
-    with refused("name-unknown", "'anna mueller'", "Anna Müller"):
+    with raises_refusal("name-unknown", "'anna mueller'", "Anna Müller"):
         find(known, "anna mueller")
-    with refused("name-unknown", "speakers list"):
+    with raises_refusal("name-unknown", "speakers list"):
         find(known, "Zacharias")
-    with refused("name-unknown"):
+    with raises_refusal("name-unknown"):
         find([], None)
