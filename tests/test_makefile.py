@@ -58,7 +58,7 @@ def calls(tree: Path) -> list[str]:
 @needs_make
 def test_help_names_every_target(tree: Path) -> None:
     said = make(tree).stdout
-    for target in ("setup", "demo", "test", "check", "chaos", "soak", "bench", "clean"):
+    for target in ("setup", "demo", "test", "check", "chaos", "soak", "quality", "bench", "clean"):
         assert f"make {target} " in said
 
 
