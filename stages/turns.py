@@ -150,6 +150,8 @@ class _Stretch:
         since, until = float(states.since[chosen]), float(states.until[chosen])
         both = tuple(sorted({first, second}))
         for start, end, who in ((0.0, since, (first,)), (since, until, both), (until, 1.0, (second,))):
+            if start >= end:
+                continue
             start_seconds = self._begin + (block + start) * self._block_seconds
             end_seconds = min(self._end, self._begin + (block + end) * self._block_seconds)
             if block == len(self._speakers) - 1 and end == 1.0:
