@@ -25,6 +25,7 @@ from stages.timeline import Samples
 from stages.windows import SpeechWindow, read_speech_windows, to_pcm
 from tests.audio_factory import info, write_sound
 from tests.runs import run_cli, settings_for, stored_points
+from tests.test_checkpoints import assert_resumable
 from transport.messages import Gap
 
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
@@ -238,6 +239,18 @@ def test_a_voice_in_opposite_phase_under_noise_of_each_channel_is_found(tmp_path
     channels = [np.asarray(channel.clip(-1, 1), np.float32) for channel in (left, right)]
     windows, _ = read(write_sound(tmp_path / "a.mka", channels, layout="stereo"))
     assert_found(speech_in(windows), SPAN)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "flac")])
+def test_a_track_in_opposite_phase_is_resumed_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str
+) -> None:
+    """Which channel is taken depends on nothing but the frame in hand."""
+    monkeypatch.setattr("stages.windows.SECTION_SAMPLES", 8 * RATE)
+    both = np.concatenate([SPOKEN] * 4)
+    turned = np.concatenate([-0.9 * SPOKEN, SPOKEN, -SPOKEN, 0.5 * SPOKEN]).astype(np.float32)
+    places = assert_resumable(write_sound(tmp_path / name, [both, turned], layout="stereo", codec=codec), least=3)
+    assert all(place.state for place in places)
 
 
 def frame_of(channels: Sequence[Samples], layout: str = "stereo") -> av.AudioFrame:
