@@ -17,7 +17,7 @@ from stages.media import content_of, probe
 from stages.packing import merged_spans, overlap_seconds
 from stages.torchaudio_shim import import_torchaudio
 from stages.video import read_frames
-from stages.windows import SoundCheckpoint, SpeechWindow, read_speech_windows
+from stages.windows import SoundCheckpoint, SpeechWindow, parted, read_speech_windows
 from transport.codec import cost_of, encode, spec_of
 from transport.credit import CreditAccount
 from transport.messages import (
@@ -172,7 +172,8 @@ class Decoder:
                 section += 1
                 self._end_section(AudioResume(section=section, seconds=item.end_seconds, state=item.state))
             else:
-                self._send_item(self._speech_message(task, item, cues), item.pcm)
+                for part in parted(item, cues) if cues else (item,):  # what no cue touches is transcribed
+                    self._send_item(self._speech_message(task, part, cues), part.pcm)
 
     def _speech_message(self, task: DecodeAudio, window: SpeechWindow, cues: list[tuple[float, float]]) -> Speech:
         captioned_seconds = overlap_seconds(window.speech, cues)

@@ -99,9 +99,16 @@ def audio_info(stream: "av.stream.Stream", container_format: str) -> AudioStream
 
 
 def caption_tracks(container: "av.container.InputContainer") -> tuple[CaptionTrack, ...]:
-    """Subtitle streams that hold text: the default ones first, otherwise in the order of the file."""
+    """Subtitle streams that hold text: the default ones first, otherwise in the order of the file.
+
+    Forced ones are left out: they hold only the lines in a foreign language.
+    """
     streams = [
-        stream for stream in container.streams if stream.type == "subtitle" and codec_name(stream) in CAPTION_CODECS
+        stream
+        for stream in container.streams
+        if stream.type == "subtitle"
+        and codec_name(stream) in CAPTION_CODECS
+        and not stream.disposition & Disposition.forced
     ]
     streams.sort(key=lambda stream: not stream.disposition & Disposition.default)
     return tuple(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from stages.audio import SAMPLE_RATE, AudioChunk, Seam, SoundTrack, open_sound
 from stages.checkpoints import SoundState, digest, seal, unseal
 from stages.options import DecodeOptions, SpeechOptions, VoiceOptions
-from stages.packing import PackerState, Window, WindowPacker
+from stages.packing import PackerState, Window, WindowPacker, overlap_seconds
 from stages.vad import CHUNK_SAMPLES, Samples, SegmenterState, SpeechSegmenter, VoiceActivityDetector
 from transport.messages import AudioResume, Gap, MediaInfo
 
@@ -303,6 +304,15 @@ def to_pcm(samples: Samples) -> Pcm:
     scaled = np.rint(samples * np.float32(32768.0))
     pcm: Pcm = scaled.clip(-32768, 32767).astype(np.int16)
     return pcm
+
+
+def parted(window: SpeechWindow, cues: list[tuple[float, float]]) -> Iterator[SpeechWindow]:
+    """The window in parts, by turns of segments of speech that a caption's cue touches and of those that none does."""
+    for _, segments in groupby(window.speech, key=lambda span: overlap_seconds((span,), cues) > 0):
+        speech = tuple(segments)
+        start, end = speech[0][0], speech[-1][1]
+        first, last = (round((at - window.start_seconds) * SAMPLE_RATE) for at in (start, end))
+        yield SpeechWindow(start, end, speech, window.pcm[first:last])
 
 
 # --- windows for the speaker model ----------------------------------------------------------------------------------

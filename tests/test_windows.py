@@ -20,6 +20,7 @@ from stages.windows import (
     SpeechRun,
     SpeechState,
     SpeechWindow,
+    parted,
     read_speech_windows,
     to_pcm,
     voice_windows,
@@ -282,3 +283,26 @@ def test_voice_windows_of_known_segments() -> None:
     assert voice_windows([(0.0, 3.0)], options) == ((0.0, 3.0),)
     assert voice_windows([(0.0, 7.0)], options) == ((0.0, 3.0), (1.5, 4.5), (3.0, 6.0), (4.0, 7.0))
     assert window_lengths(VoiceOptions(window_seconds=3.0, min_seconds=1.2)) == (3.0, 2.5, 2.0, 1.5, 1.2)
+
+
+# --- beside captions --------------------------------------------------------------------------------------------------
+
+
+def test_a_window_is_parted_into_what_cues_touch_and_what_none_does() -> None:
+    pcm = np.arange(10 * 16_000, dtype=np.int32).astype(np.int16)
+    window = SpeechWindow(5.0, 15.0, ((5.0, 6.0), (6.5, 8.0), (9.0, 10.0), (11.0, 15.0)), pcm)
+    parts = list(parted(window, [(0.0, 5.5), (11.0, 12.0)]))
+    assert [part.speech for part in parts] == [((5.0, 6.0),), ((6.5, 8.0), (9.0, 10.0)), ((11.0, 15.0),)]
+    assert [(part.start_seconds, part.end_seconds) for part in parts] == [(5.0, 6.0), (6.5, 10.0), (11.0, 15.0)]
+    for part in parts:
+        first = round((part.start_seconds - 5.0) * 16_000)
+        np.testing.assert_array_equal(part.pcm, pcm[first : first + len(part.pcm)])
+        assert len(part.pcm) == round((part.end_seconds - part.start_seconds) * 16_000)
+
+
+@pytest.mark.parametrize("cues", [[], [(0.0, 99.0)], [(0.0, 5.0), (15.0, 99.0)]])
+def test_a_window_that_cues_cover_wholly_or_not_at_all_stays_whole(cues: list[tuple[float, float]]) -> None:
+    window = SpeechWindow(5.0, 15.0, ((5.0, 6.0), (11.0, 15.0)), np.zeros(160_000, np.int16))
+    (part,) = parted(window, cues)
+    assert (part.start_seconds, part.end_seconds, part.speech) == (5.0, 15.0, window.speech)
+    assert len(part.pcm) == 160_000

@@ -14,6 +14,7 @@ from pathlib import Path
 from engine.config import load_config
 from engine.ledger import ledger_path
 from engine.search import all_points
+from stages.store import SPEAKERS
 from tests.chaos.compare import Point
 
 WHOLE = (0.0, float("inf"))
@@ -31,7 +32,7 @@ class Done:
     def covers(self, point: Point) -> bool:
         """Whether a point belongs to it."""
         payload, is_frame = point["payload"], point["collection"] == "frames"
-        if payload["video_id"] != self.video_id:
+        if payload["video_id"] != self.video_id or point["collection"] == SPEAKERS:  # those come behind all of it
             return False
         if self.kind == "frames":
             return is_frame and bool(self.start_seconds <= payload["start_seconds"] < self.end_seconds)
