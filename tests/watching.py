@@ -37,7 +37,7 @@ class Ledger:
         return self.rows.get(path)
 
     def paths_below(self, root: bytes) -> Iterator[tuple[bytes, int]]:
-        for path, row in sorted(self.rows.items()):
+        for path, row in sorted(self.rows.copy().items()):  # the watcher's thread reads while a test writes
             if path.startswith(root + b"/") and row.state != "gone":
                 yield path, row.device
 
@@ -55,7 +55,7 @@ class Ledger:
 
     def move_to_device(self, device: int) -> None:
         """As if all files had been recorded on another one."""
-        self.rows = {path: replace(row, device=device) for path, row in self.rows.items()}
+        self.rows = {path: replace(row, device=device) for path, row in self.rows.copy().items()}
 
 
 @dataclass
