@@ -43,7 +43,7 @@ chaos: $(VENV)/.ready-dev  ## kill processes at random, then every other disturb
 soak: $(VENV)/.ready-dev  ## an hour of short videos: does memory rise? MINUTES=60
 	@$(RUN) -m tests.chaos.soak --minutes $(or $(MINUTES),60) $(ARGS)
 
-bench: $(VENV)/.ready  ## measure this machine, some minutes; each bench has its --help
+bench: $(VENV)/.ready-bench  ## measure this machine, some minutes; each bench has its --help
 	@mkdir -p demo
 	@$(RUN) run.py models tiny demo/models --json >demo/models.json
 	@$(RUN) -m benches.sample_video demo/bench.mp4
@@ -102,6 +102,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 
 $(VENV)/.ready-cuda: $(VENV)/.ready
 	$(call install,cuda,cuBLAS 12)
+
+$(VENV)/.ready-bench: $(VENV)/.ready
+	$(call install,bench,what measures and draws)
 
 $(VENV)/.ready-quality: $(VENV)/.ready
 	$(call install,quality,what scores the results)

@@ -1,0 +1,32 @@
+"""Every bench that `python -m benches NAME` knows.
+
+A bench is a module with three things:
+
+    TITLE: str                                             one line for people
+    def add_arguments(parser: ArgumentParser) -> None      its options, each with a default that suits a small machine
+    def measure(arguments: Namespace) -> Findings          what it found; what it writes goes to standard error
+"""
+
+import importlib
+from argparse import ArgumentParser, Namespace
+from typing import Protocol, cast
+
+from benches.report import Findings
+
+# In the order in which `make bench` runs them.
+BENCHES: dict[str, str] = {}
+
+
+class Bench(Protocol):
+    """What a module of a bench offers."""
+
+    TITLE: str
+
+    def add_arguments(self, parser: ArgumentParser) -> None: ...
+
+    def measure(self, arguments: Namespace) -> Findings: ...
+
+
+def load(name: str) -> Bench:
+    """Raises KeyError where there is none of this name."""
+    return cast(Bench, importlib.import_module(BENCHES[name]))
