@@ -1,57 +1,63 @@
-"""`python -m benches NAME [options]`: measure, print, keep JSON. `list` names them."""
+"""Measure, print, keep as JSON, draw:
 
-import argparse
-import shlex
+python -m benches list                   every bench, and what it measures
+python -m benches NAME [options]         one of them; NAME --help tells its options
+python -m benches all [NAME...]          every one, or those named, each in a process of its own
+python -m benches render [DIR]           the reports in DIR as one page with plots
+"""
+
+import difflib
 import sys
-import time
-from datetime import UTC, datetime
-from pathlib import Path
 
-from benches import registry
-from benches.machine import machine
-from benches.report import Report, save
-from benches.show import show
+from benches import registry, render, running, suite
+from benches.running import run
+from stages.errors import SluiceError
 
-RESULTS = Path("bench-results")
+__all__ = ["main", "run"]
 
 
 def main(argv: list[str]) -> int:
-    """Run what is named. Returns the exit code: 2 for a name that there is not."""
-    name = argv[0] if argv else "list"
-    if name == "list":
-        for each in registry.BENCHES:
-            print(f"{each:12} {registry.load(each).TITLE}")
+    """Do what is asked. Returns the exit code: 2 for a name that there is not, 1 when something went wrong."""
+    name, rest = (argv[0], argv[1:]) if argv else ("list", [])
+    if name in ("-h", "--help"):
+        print(__doc__)
         return 0
-    if name not in registry.BENCHES:
-        print(f"no bench is called {name}; there are: {', '.join(registry.BENCHES)}", file=sys.stderr)
-        return 2
-    run(name, argv[1:])
+    try:
+        return _do(name, rest)
+    except SluiceError as error:
+        print(f"{name}: {error.message}", file=sys.stderr)
+        return 1
+
+
+def _do(name: str, rest: list[str]) -> int:
+    match name:
+        case "list":
+            return listed()
+        case "all":
+            return suite.main(rest)
+        case "render":
+            return render.main(rest)
+        case _ if name in registry.BENCHES:
+            return running.main(name, rest)
+        case _:
+            print(unknown(name), file=sys.stderr)
+            return 2
+
+
+def listed() -> int:
+    """Print the names, with a line each."""
+    width = max(map(len, registry.BENCHES), default=0) + 2
+    for name in registry.BENCHES:
+        print(f"{name:{width}}{registry.load(name).TITLE}")
     return 0
 
 
-def run(name: str, argv: list[str]) -> Report:
-    """Measure, write the report below --results, and print it."""
-    bench = registry.load(name)
-    parser = argparse.ArgumentParser(prog=f"python -m benches {name}", description=bench.TITLE)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="directory for NAME.json (default: %(default)s)")
-    bench.add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    before, started, clock = machine(), datetime.now(UTC), time.perf_counter()
-    findings = bench.measure(arguments)
-    report = Report(
-        bench=name,
-        command=shlex.join(["python", "-m", "benches", name, *argv]),
-        machine=before,
-        started=started.isoformat(timespec="seconds"),
-        seconds=round(time.perf_counter() - clock, 1),
-        tables=tuple(findings.tables),
-        ratios=tuple(findings.ratios),
-        charts=tuple(findings.charts),
-        notes=tuple(findings.notes),
-    )
-    save(report, arguments.results / f"{name}.json")
-    show(report, sys.stdout)
-    return report
+def unknown(name: str) -> str:
+    """The line for a name that there is not. Pure."""
+    known = ["list", "all", "render", *registry.BENCHES]
+    near = difflib.get_close_matches(name, known, 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"no bench is called {name}; {meant}there are: {', '.join(registry.BENCHES)} (and list, all, render)"
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ class Chart(msgspec.Struct, frozen=True):
     kind: Literal["line", "points", "steps", "bars"] = "line"
     log_x: bool = False
     log_y: bool = False
+    limits: tuple[str, ...] = ()  # those of the lines that are a floor, a roof or an aim: drawn apart from the others
 
 
 class Machine(msgspec.Struct, frozen=True):

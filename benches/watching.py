@@ -1,7 +1,7 @@
 """Watches a tree of processes from outside: processor time and memory of each, over time.
 
-The processor time of a process that ends between two looks is lost but for what its parent has waited for; so the total
-is taken as the tree's own plus what its root gathered from dead children.
+What a process used after the last look at it is not seen. Where the total of a tree is wanted that has ended, take the
+difference of `benches.measuring.cpu_seconds` around it: the kernel adds up who was waited for.
 """
 
 import threading
@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from engine.sandbox import PROCESS_NAMES
+
+ROLES = {name: role for role, name in PROCESS_NAMES.items()}
 INTERVAL_SECONDS = 0.1
 
 
@@ -17,16 +20,23 @@ INTERVAL_SECONDS = 0.1
 class Watched:
     """One process of the tree."""
 
-    name: str  # "supervisor", "decoder", "engine", "consumer", or what the system calls it
+    name: str  # what the system calls it: ours have names of their own (engine/sandbox.py)
     cpu_seconds: float = 0.0
     peak_rss_bytes: int = 0
     series: list[tuple[float, float]] = field(default_factory=list)  # (seconds since the start, resident bytes)
 
+    @property
+    def role(self) -> str:
+        """supervisor, decoder, engine or consumer; of other programs their name."""
+        return ROLES.get(self.name, self.name)
+
 
 class TreeWatch:
-    """A thread that looks at a process and all below it until it is stopped.
+    """A thread that looks at a process and all below it until it is stopped, for the first time before `with` begins.
 
     with TreeWatch(process.pid) as watch: process.wait()
+
+    Raises psutil.NoSuchProcess when there is no such process.
     """
 
     def __init__(self, pid: int, interval_seconds: float = INTERVAL_SECONDS) -> None:
@@ -36,9 +46,10 @@ class TreeWatch:
         self._thread = threading.Thread(target=self._run, name="tree-watch", daemon=True)
         self._started = time.monotonic()
         self.processes: dict[int, Watched] = {}
-        self.peak_bytes = 0  # of all together, at one time
+        self.peak_bytes = 0  # of all together, at one time; what they share counts for each
 
     def __enter__(self) -> "TreeWatch":
+        self.look()
         self._thread.start()
         return self
 
