@@ -14,7 +14,9 @@ from typing import Protocol, cast
 from benches.report import Findings
 
 # In the order in which `make bench` runs them.
-BENCHES: dict[str, str] = {}
+BENCHES: dict[str, str] = {
+    "transport": "benches.transport",
+}
 
 
 class Bench(Protocol):

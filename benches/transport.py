@@ -1,4 +1,4 @@
-"""What the wire costs: `python -m benches.transport [MEDIUM] [--repeat 5] [--megabytes 2000]`.
+"""What the wire costs: `python -m benches transport [MEDIUM]`.
 
 A decoder's own sending (engine.producer.Decoder: headers, byte credit, beats) in one process, the engine's own
 receiving (engine.ingress.Ingress: a thread that returns credit) in another, over ipc. The receiver keeps nothing. Three
@@ -12,17 +12,13 @@ Time runs from the first message until all credit is back, so everything has arr
 sender, its ZeroMQ thread included and its sleep between messages left out. The share of the wire is the CPU time of the
 load "medium" over that of decoding MEDIUM, without imports: all frames at one a second by PyAV, and all windows of
 speech. MEDIUM is generated footage where none is named. Figures are medians of interleaved rounds; GB are 10^9 bytes.
-
-Prints JSON to standard output and a table to standard error.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import queue
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +30,9 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from benches.corpus import SEED, footage, import_all, libraries_for, machine
+from benches.corpus import SEED, footage, import_all, libraries_for
+from benches.measuring import in_turn, ratio_of, spread
+from benches.report import Chart, Findings, Table
 from engine.config import Config
 from engine.ingress import Ingress
 from engine.producer import Decoder
@@ -49,11 +47,13 @@ from transport.codec import spec_of
 from transport.messages import Frame, FrameFormat, Join, Message, Speech, TaskKey, ToSupervisor
 from transport.sockets import Channel
 
+TITLE = "the wire from a decoder to the engine: GB/s, messages/s, and its share of the decoder's processor time"
 AIM = 0.03  # of a decoder's CPU time
 FORMAT = FrameFormat(width=224, height=224, fit="crop")
 FRAME_SHAPE = (224, 224, 3)
 WINDOW_SAMPLES = 480_000  # 30 s at 16 kHz
 POOL_BYTES = 64 * 1024 * 1024  # arrays to send in turn: more than a cache holds, as freshly decoded ones are
+WARM_UP_MEGABYTES = 10.0
 KEY = TaskKey(1, 1)
 
 Array = NDArray[Any]
@@ -220,15 +220,14 @@ def transfer(load: str, megabytes: float, decoded: dict[str, Any], endpoints: En
 LOADS = ("frames", "speech", "medium")
 
 
-def one_round(medium: Path, megabytes: float) -> dict[str, dict[str, Any]]:
-    """Decode once, and carry each load once; each by processes of its own."""
+def one_round(medium: Path, megabytes: float, number: int = 0) -> dict[str, dict[str, Any]]:
+    """Decode once, and carry each load once; each by processes of its own. number: of the round, sets the order."""
     decoded = in_process(decode, medium)
     figures: dict[str, dict[str, Any]] = {"decode": decoded}
-    for load in LOADS:
+    for load in in_turn(LOADS, number):
         with run_directory(None) as directory:
             figures[load] = transfer(load, megabytes, decoded, endpoints_in(directory))
-    figures["medium"]["share_of_decoder"] = figures["medium"]["sender_cpu_seconds"] / decoded["cpu_seconds"]
-    figures["medium"]["share_back_to_back"] = back_to_back_seconds(figures) / decoded["cpu_seconds"]
+    figures["medium"]["back_to_back_cpu_seconds"] = back_to_back_seconds(figures)
     return figures
 
 
@@ -240,61 +239,67 @@ def back_to_back_seconds(figures: dict[str, dict[str, Any]]) -> float:
     return float(frames_gb * cost["frames"] + speech_gb * cost["speech"])
 
 
-def medians(rounds: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Of each figure, over the rounds. Lists are given as their length. Pure."""
+def findings(rounds: Sequence[dict[str, dict[str, Any]]], medium: str) -> Findings:
+    """Of all rounds. medium: what is said of it. Pure."""
 
-    def middle(load: str, name: str) -> float:
-        values = [each[load][name] for each in rounds]
-        return statistics.median(len(value) if isinstance(value, list) else value for value in values)
+    def all_of(load: str, name: str) -> list[float]:
+        return [each[load][name] for each in rounds]
 
-    return {load: {name: middle(load, name) for name in figures} for load, figures in rounds[0].items()}
-
-
-def table(figures: dict[str, dict[str, Any]]) -> str:
-    """One line a load. Pure."""
-    lines = [f"{'load':8}{'messages':>10}{'GB/s':>8}{'messages/s':>12}{'CPU s':>8}{'CPU s/GB':>10}"]
-    for load in LOADS:
-        row = figures[load]
-        lines.append(
-            f"{load:8}{row['messages']:10.0f}{row['gb_per_second']:8.2f}{row['messages_per_second']:12.0f}"
-            f"{row['sender_cpu_seconds']:8.3f}{row['sender_cpu_seconds_per_gb']:10.3f}"
-        )
-    decoding = figures["decode"]["cpu_seconds"]
-    share, back_to_back = figures["medium"]["share_of_decoder"], figures["medium"]["share_back_to_back"]
-    lines.append(
-        f"decoding takes {decoding:.2f} CPU s; the wire adds {share:.2%} at the decoder's pace, "
-        f"{back_to_back:.2%} back to back (aim: under {AIM:.0%})"
+    decoding = all_of("decode", "cpu_seconds")
+    rates = {load: statistics.median(all_of(load, "gb_per_second")) for load in ("frames", "speech")}
+    return Findings(
+        tables=[table(rounds)],
+        ratios=[
+            ratio_of(
+                "wire / decoding, CPU, at the decoder's pace", all_of("medium", "sender_cpu_seconds"), decoding, AIM
+            ),
+            ratio_of("wire / decoding, CPU, back to back", all_of("medium", "back_to_back_cpu_seconds"), decoding, AIM),
+        ],
+        charts=[Chart("transport", "From a decoder to the engine over ipc", "", "GB/s", bars=rates, kind="bars")],
+        notes=[
+            f"Decoding {medium} takes {statistics.median(decoding):.2f} CPU s (median of {len(rounds)} rounds).",
+            "The receiver keeps nothing: this is the most that the wire can carry, not what an engine takes from it.",
+        ],
     )
-    return "\n".join(lines)
 
 
-def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """All rounds, and their medians."""
+def table(rounds: Sequence[dict[str, dict[str, Any]]]) -> Table:
+    """One line a load: medians, with the spread of the rate. Pure."""
+    rows = []
+    for load in LOADS:
+        figures = [each[load] for each in rounds]
+        middle = {name: statistics.median(each[name] for each in figures) for name in figures[0]}
+        low, high = spread([each["gb_per_second"] for each in figures])
+        rows.append(
+            (
+                load,
+                round(middle["messages"]),
+                middle["gb_per_second"],
+                f"{low:.2f} to {high:.2f}",
+                middle["messages_per_second"],
+                middle["sender_cpu_seconds"],
+                middle["sender_cpu_seconds_per_gb"],
+            )
+        )
+    return Table("The wire", ("load", "messages", "GB/s", "spread", "messages/s", "CPU s", "CPU s/GB"), tuple(rows))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The medium, and how much."""
+    parser.add_argument("medium", type=Path, nargs="?", metavar="MEDIUM", help="default: a minute of generated footage")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--megabytes",
+        type=float,
+        default=1000.0,
+        help="of the loads frames and speech, each round (default: %(default)g)",
+    )
+
+
+def measure(arguments: argparse.Namespace) -> Findings:
+    """One round to warm up, which carries little, then those that count."""
     with tempfile.TemporaryDirectory() as directory:
-        medium = footage(given.medium, Path(directory))
-        rounds = [one_round(medium, given.megabytes) for _ in range(given.repeat)]
-    return {
-        "machine": machine(),
-        "medium": given.medium.name if given.medium else f"generated footage, seed {SEED}",
-        "repeat": given.repeat,
-        "medians": medians(rounds),
-        "share_of_each_round": [each["medium"]["share_of_decoder"] for each in rounds],
-    }
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("medium", type=Path, nargs="?", metavar="MEDIUM")
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--megabytes", type=float, default=2000.0, help="of the loads frames and speech, each round")
-    return parser.parse_args(arguments)
-
-
-def main() -> None:
-    result = measure(parse_arguments())
-    print(json.dumps(result, indent=2), flush=True)
-    print(table(result["medians"]), file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()
+        medium = footage(arguments.medium, Path(directory))
+        one_round(medium, min(arguments.megabytes, WARM_UP_MEGABYTES))
+        rounds = [one_round(medium, arguments.megabytes, number) for number in range(arguments.repeat)]
+    return findings(rounds, arguments.medium.name if arguments.medium else f"a minute of made footage (seed {SEED})")

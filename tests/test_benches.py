@@ -1,5 +1,6 @@
 """The benches of whole runs and of the wire: the long files they make, and that they give what they promise."""
 
+import argparse
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from benches import memory, transport
 from benches.corpus import concatenate, lengthened, libraries_for, media_seconds
+from benches.running import parser_for
 from stages.media import probe
 from stages.options import DecodeOptions
 from tests.conftest import TinyModels
@@ -134,19 +136,23 @@ def test_a_process_that_is_gone_has_no_memory() -> None:
 # --- transport --------------------------------------------------------------------------------------------------------
 
 
+def options(bench: str, *given: str) -> argparse.Namespace:
+    return parser_for(bench).parse_args(given)
+
+
 def test_figures_of_the_wire(short: Path) -> None:
-    result = transport.measure(transport.parse_arguments([str(short), "--repeat", "1", "--megabytes", "3"]))
-    medians = result["medians"]
-    assert medians["decode"]["frames"] == SECONDS
-    assert medians["medium"]["messages"] == SECONDS + medians["decode"]["window_samples"]
-    assert medians["frames"]["messages"] == 20
-    assert medians["frames"]["bytes"] == 20 * 224 * 224 * 3
-    assert medians["speech"]["bytes"] == 3 * 960_000
-    for load in transport.LOADS:
-        assert medians[load]["gb_per_second"] > 0
-        assert medians[load]["sender_cpu_seconds"] > 0
-    assert result["share_of_each_round"] == [medians["medium"]["share_of_decoder"]]
-    assert "the wire adds" in transport.table(medians)
+    found = transport.measure(options("transport", str(short), "--repeat", "1", "--megabytes", "3"))
+    (table,) = found.tables
+    loads = {str(row[0]): dict(zip(table.columns[1:], row[1:], strict=True)) for row in table.rows}
+    assert tuple(loads) == transport.LOADS
+    assert [loads[load]["messages"] for load in ("frames", "speech")] == [20, 3]
+    assert int(str(loads["medium"]["messages"])) >= SECONDS
+    for figures in loads.values():
+        assert float(str(figures["GB/s"])) > 0
+        assert float(str(figures["CPU s"])) > 0
+    assert [ratio.aim for ratio in found.ratios] == [transport.AIM, transport.AIM]
+    assert all(ratio.value > 0 for ratio in found.ratios)
+    assert set(found.charts[0].bars) == {"frames", "speech"}
 
 
 def test_cost_back_to_back_is_that_of_the_bytes() -> None:
@@ -156,9 +162,28 @@ def test_cost_back_to_back_is_that_of_the_bytes() -> None:
     assert seconds == pytest.approx(10 * 150_528 / 1e9 * 0.5 + 2.0 * 0.25)
 
 
-def test_medians_are_of_each_figure() -> None:
-    rounds = [{"frames": {"wall_seconds": wall, "sizes": [0] * count}} for wall, count in ((1, 5), (9, 6), (2, 4))]
-    assert transport.medians(rounds) == {"frames": {"wall_seconds": 2, "sizes": 5}}
+def a_round(cpu_seconds: float, decoding_seconds: float) -> dict[str, dict[str, Any]]:
+    load = {
+        "messages": 2,
+        "gb_per_second": 1 / cpu_seconds,
+        "messages_per_second": 9.0,
+        "sender_cpu_seconds": cpu_seconds,
+        "sender_cpu_seconds_per_gb": cpu_seconds,
+        "back_to_back_cpu_seconds": cpu_seconds / 2,
+    }
+    return {"decode": {"cpu_seconds": decoding_seconds}, **dict.fromkeys(transport.LOADS, load)}
+
+
+def test_the_share_of_the_wire_is_that_of_each_round() -> None:
+    """A round in which everything took three times as long is no outlier."""
+    found = transport.findings([a_round(1.0, 50.0), a_round(3.0, 150.0), a_round(1.1, 50.0)], "a film")
+    paced, back_to_back = found.ratios
+    assert (paced.value, paced.low, paced.high) == pytest.approx((0.02, 0.02, 0.022))
+    assert back_to_back.value == pytest.approx(0.01)
+    assert paced.is_met
+    load, messages, rate, spread = found.tables[0].rows[0][:4]
+    assert (load, messages, spread) == ("frames", 2, "0.33 to 1.00")
+    assert rate == pytest.approx(1 / 1.1)
 
 
 def test_a_worker_that_fails_is_noticed() -> None:
