@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from engine.config import Config
 from engine.videos import VideoJob
 from transport.messages import ConsumerStats, DecoderStats, EngineStats, Gap, ModelStats
 
@@ -16,7 +17,8 @@ COLLECTION_COUNTS = (("frames", "frames"), ("speech", "speech_segments"), ("voic
 # What becomes of each field of EngineStats and ModelStats when one engine takes the place of another.
 ADDED = {
     "items", "batches", "busy_seconds", "uptime_seconds", "oom_events", "batch_splits", "alone", "releases", "halvings",
-    "stops", "changes", "change_seconds",
+    "stops", "changes", "change_seconds", "waiting_seconds", "blocked_seconds", "cpu_seconds", "host_byte_seconds",
+    "queued_item_seconds",
 }  # fmt: skip  # counters since its start
 LARGEST = {"peak_device_bytes", "peak_rss_bytes"}
 LATEST = {"queued_items", "queued_bytes", "host_bytes", "batch", "budget_bytes", "device_bytes", "rss_bytes"}
@@ -31,14 +33,20 @@ def added(past: EngineStats, present: EngineStats) -> EngineStats:
     return _combined(past, msgspec.structs.replace(present, models={**past.models, **models}))
 
 
+ADDED_OF_CONSUMERS = (
+    "points", "retries", "uptime_seconds", "writing_seconds", "labelling_seconds", "cpu_seconds", "queued_byte_seconds",
+)  # fmt: skip
+ADDED_OF_DECODERS = ("items", "decode_seconds", "credit_seconds", "idle_seconds", "cpu_seconds")
+
+
 def following(past: ConsumerStats, present: ConsumerStats) -> ConsumerStats:
     """The statistics of several consumers, one after the other, as if they were one."""
-    return msgspec.structs.replace(
-        present,
-        points=past.points + present.points,
-        retries=past.retries + present.retries,
-        peak_rss_bytes=max(past.peak_rss_bytes, present.peak_rss_bytes),
-    )
+    whole = msgspec.structs.replace(present, **_sums(past, present, ADDED_OF_CONSUMERS))
+    return msgspec.structs.replace(whole, peak_rss_bytes=max(past.peak_rss_bytes, present.peak_rss_bytes))
+
+
+def _sums(one: object, other: object, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(one, name) + getattr(other, name) for name in names}
 
 
 StatsT = TypeVar("StatsT", EngineStats, ModelStats)
@@ -52,6 +60,9 @@ def _combined(past: StatsT, present: StatsT) -> StatsT:
         elif name in LARGEST:
             values[name] = max(getattr(past, name), getattr(present, name))
     return msgspec.structs.replace(present, **values)
+
+
+NO_DECODER = DecoderStats(index=-1, peak_rss_bytes=0)
 
 
 @dataclass(slots=True)
@@ -68,6 +79,19 @@ class Peaks:
     past_engines: EngineStats | None = None
     past_consumers: ConsumerStats | None = None
     latest_rss_bytes: dict[str, int] = field(default_factory=dict)  # by name of the child: "engine", "decoder 0", …
+    decoders: dict[int, DecoderStats] = field(default_factory=dict)  # the latest of each, by index
+    past_decoders: DecoderStats = NO_DECODER  # of those that are gone, added up
+    supervisor_cpu_seconds: float = 0.0
+    core_seconds: float = 0.0  # in which the cores of the machine were busy, with whatever
+    config: Config = field(default_factory=Config)  # what they were told
+
+    @property
+    def decoder(self) -> DecoderStats:
+        """The counters of all decoders, those that are gone included."""
+        whole = self.past_decoders
+        for stats in self.decoders.values():
+            whole = msgspec.structs.replace(whole, **_sums(whole, stats, ADDED_OF_DECODERS))
+        return whole
 
     def see(self, stats: EngineStats | ConsumerStats | DecoderStats) -> None:
         """Take one message of statistics."""
@@ -80,6 +104,11 @@ class Peaks:
                 self.consumer = stats if self.past_consumers is None else following(self.past_consumers, stats)
                 self._resident("consumer", "consumer", stats)
             case DecoderStats(index=index):
+                before = self.decoders.get(index, stats)
+                if before.generation != stats.generation:
+                    sums = _sums(self.past_decoders, before, ADDED_OF_DECODERS)
+                    self.past_decoders = msgspec.structs.replace(self.past_decoders, **sums)
+                self.decoders[index] = stats
                 self._resident("decoder", f"decoder {index}", stats)
 
     def engine_restarted(self) -> None:

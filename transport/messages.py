@@ -377,6 +377,7 @@ class ModelStats(Value, frozen=True):
     alone: int = 0  # items that got the whole device to themselves
     batch: int = 0  # items of a full batch, as found so far
     queued_bytes: int = 0
+    queued_item_seconds: float = 0.0  # how many waited, and how long: over the time, how many on average
 
 
 class EngineStats(Message, frozen=True):
@@ -396,6 +397,10 @@ class EngineStats(Message, frozen=True):
     change_seconds: float = 0.0
     device_bytes: int = 0  # held now
     rss_bytes: int = 0
+    waiting_seconds: float = 0.0  # of its step loop, for items, or for company of those it has
+    blocked_seconds: float = 0.0  # … for room for results
+    cpu_seconds: float = 0.0  # of all its threads
+    host_byte_seconds: float = 0.0  # host_bytes over the time
 
 
 class EngineLost(Message, frozen=True):
@@ -424,14 +429,32 @@ class ConsumerStats(Message, frozen=True):
     peak_rss_bytes: int
     spool_bytes: int = 0  # on disk, while the store is away
     rss_bytes: int = 0
+    uptime_seconds: float = 0.0
+    writing_seconds: float = 0.0  # in the store's hands, or the spool's
+    labelling_seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of all its threads
+    queued_byte_seconds: float = 0.0  # queued_bytes over the time
 
 
 class DecoderStats(Message, frozen=True):
-    """Peak memory of one decoder."""
+    """Memory and time of one decoder."""
 
     index: int
     peak_rss_bytes: int
     rss_bytes: int = 0
+    generation: int = 0  # of the process: another one counts from zero
+    items: int = 0  # frames, windows of speech and cues that it sent
+    decode_seconds: float = 0.0  # with a task, and not waiting
+    credit_seconds: float = 0.0  # waiting for the engine to take what it has
+    idle_seconds: float = 0.0  # without a task
+    cpu_seconds: float = 0.0  # of all its threads
+
+
+class Traced(Message, frozen=True):
+    """What a process has done since it last said so, for the trace of the run (engine/trace.py)."""
+
+    events: bytes  # JSON objects, separated by commas
+    is_full: bool = False  # these are its last: it has recorded as much as it may
 
 
 # --- decoder → engine, engine → consumer ----------------------------------------------------------------------------
@@ -634,6 +657,7 @@ ToSupervisor = (
     | EngineLost
     | ConsumerStats
     | DecoderStats
+    | Traced
     | TaskDurable
     | Searchable
     | QueryVectors
