@@ -252,7 +252,7 @@ def _cropped(picture: NDArray[np.uint8], frame_format: FrameFormat) -> NDArray[n
     """decord tells the channels by the bytes of a row, padding and all: narrow pictures seem to have four."""
     height, width, _ = picture.shape
     rgb = picture.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
-    return centre_crop(rgb, frame_format.width, frame_format.height)
+    return np.ascontiguousarray(centre_crop(rgb, frame_format.width, frame_format.height))
 
 
 def _skip(reader: Any, count: int, skippable: bool) -> None:

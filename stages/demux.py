@@ -23,21 +23,31 @@ _BEAT_PACKETS = 32  # a sign of life about once a second of medium
 _CONSTANT_RATE = ("mpegts", "mpeg", "avi")  # their frames follow each other without pause, so a pause is a loss
 
 
-@dataclass(frozen=True)
 class Clock:
-    """Turns the time stamps of a stream into microseconds of the medium, and back."""
+    """Turns the time stamps of a stream into microseconds of the medium, and back. In whole numbers: fractions would
+    take longer than decoding does.
+    """
 
-    time_base: Fraction
-    start_us: int
+    def __init__(self, time_base: Fraction, start_us: int) -> None:
+        self._tick_us = time_base * MICROSECONDS
+        self._above, self._below = self._tick_us.numerator, self._tick_us.denominator
+        self._start_us = start_us
 
     def us(self, stamp: int) -> int:
-        return round(stamp * self.time_base * MICROSECONDS) - self.start_us
+        """The time of a stamp, rounded; halves to the even one."""
+        return self._rounded(stamp) - self._start_us
 
     def length_us(self, ticks: int | None) -> int:
-        return round(max(0, ticks or 0) * self.time_base * MICROSECONDS)
+        """How long so many ticks last; 0 for what is not known or negative."""
+        return self._rounded(ticks) if ticks and ticks > 0 else 0
 
     def stamp(self, time_us: int) -> int:
-        return int(Fraction(time_us + self.start_us, MICROSECONDS) // self.time_base)
+        """The last stamp that is not behind a time."""
+        return (time_us + self._start_us) * self._below // self._above
+
+    def _rounded(self, ticks: int) -> int:
+        whole, rest = divmod(ticks * self._above, self._below)
+        return whole + (2 * rest > self._below or (2 * rest == self._below and whole % 2))
 
 
 Opened = tuple["av.container.InputContainer", Any]  # a container, and the stream in it that is read

@@ -20,8 +20,9 @@ from transport.messages import FrameFormat
 # Bicubic is what CLIP and SigLIP were trained with. swscale widens its filter by the scale factor, so that a 1080p
 # picture is averaged down, not sampled. The two flags cost 5 % and avoid half-resolution chroma and biased rounding.
 INTERPOLATION = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+# swscale writes planes twice as fast as rgb24, for which it has no vector code: the same numbers, bit by bit.
+PLANES, _RGB_PLANES = "gbrp", (2, 0, 1)
 
-_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 _MATRICES = {  # AVColorSpace, ITU-T H.273 table 4, to swscale's name of it
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
@@ -77,19 +78,29 @@ def scaled_size(
 
 
 def turn(pixels: NDArray[np.uint8], how: Orientation) -> NDArray[np.uint8]:
-    """Bring pixels [h, w, 3] upright; a view."""
+    """Bring pixels [h, w, 3], or one plane of them [h, w], upright; a view."""
     if how.transpose:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     if how.flip_horizontal:
         pixels = pixels[:, ::-1]
     return pixels[::-1] if how.flip_vertical else pixels
 
 
 def centre_crop(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """The middle [height, width, 3] of pixels [h, w, 3], C-contiguous."""
+    """The middle [height, width, …] of pixels [h, w, …]; a view."""
     top = (pixels.shape[0] - height) // 2
     left = (pixels.shape[1] - width) // 2
-    return np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    return pixels[top : top + height, left : left + width]
+
+
+def interleaved(scaled: "av.video.frame.VideoFrame", how: Orientation, width: int, height: int) -> NDArray[np.uint8]:
+    """The middle of a picture in PLANES, upright: uint8 RGB [height, width, 3], C-contiguous."""
+    pixels = np.empty((height, width, 3), np.uint8)
+    for channel, index in enumerate(_RGB_PLANES):
+        plane = scaled.planes[index]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:, : plane.width]
+        pixels[..., channel] = centre_crop(turn(rows, how), width, height)
+    return pixels
 
 
 class PictureMaker:
@@ -114,15 +125,14 @@ class PictureMaker:
                 frame,
                 width,
                 height,
-                "rgb24",
+                PLANES,
                 src_colorspace=_matrix_of(frame),
                 interpolation=INTERPOLATION,
                 threads=1,
             )
         except av.FFmpegError as error:
             raise BadPictureError(f"corrupt: a frame cannot be converted to RGB: {error.strerror}") from error
-        pixels = turn(np.asarray(scaled.to_ndarray(), np.uint8), how)
-        return centre_crop(pixels, self.frame_format.width, self.frame_format.height)
+        return interleaved(scaled, how, self.frame_format.width, self.frame_format.height)
 
     def layout(self, frame: "av.video.frame.VideoFrame") -> tuple[Orientation, tuple[int, int]]:
         """How a frame is turned, and the width and height to which it is scaled before.

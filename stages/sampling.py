@@ -101,14 +101,15 @@ class Grid:
 
     def __init__(self, fps: float) -> None:
         self._cell_us = MICROSECONDS / Fraction(str(fps))  # by way of its digits: 0.1 is meant to be a tenth
+        self._twice = 2 * self._cell_us.numerator  # whole numbers, for every packet is asked: 10 times as fast
 
     def edge_us(self, cell: int) -> int:
         """Start of a cell, rounded to the microsecond."""
         return math.ceil(cell * self._cell_us - Fraction(1, 2))
 
     def cell_of(self, time_us: int) -> int:
-        """The cell that holds a time."""
-        return math.floor((time_us + Fraction(1, 2)) / self._cell_us)
+        """The cell that holds a time: floor((time + 1/2) / cell)."""
+        return (2 * time_us + 1) * self._cell_us.denominator // self._twice
 
     def sliver_us(self) -> int:
         """What may be missing at the end without being worth a word."""

@@ -5,16 +5,31 @@ import struct
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import Colorspace, VideoReformatter
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stages.picture import Orientation, PictureMaker, centre_crop, orientation, scaled_size, turn
+from stages.picture import (
+    INTERPOLATION,
+    PLANES,
+    Orientation,
+    PictureMaker,
+    centre_crop,
+    interleaved,
+    orientation,
+    scaled_size,
+    turn,
+)
 from stages.sampling import BadPictureError
 from transport.messages import FrameFormat
 
 SQUARE = FrameFormat(width=32, height=32, fit="crop")
 sizes = st.integers(2, 4096)
+PIXEL_FORMATS = (
+    "rgb24", "bgr24", "gbrp", "gray", "yuv420p", "yuv422p", "yuvj420p", "nv12", "yuv444p10le", "yuv420p10le",
+    "rgba", "rgb8",
+)  # fmt: skip
 
 
 def matrix(a: int, b: int, c: int, d: int) -> bytes:
@@ -80,9 +95,36 @@ def test_stretch_gives_the_format_whatever_the_shape() -> None:
 
 def test_the_crop_is_in_the_middle_and_contiguous() -> None:
     pixels = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
-    cropped = centre_crop(pixels, 3, 1)
-    assert (cropped == pixels[2:3, 2:5]).all()
-    assert cropped.flags.c_contiguous
+    assert (centre_crop(pixels, 3, 1) == pixels[2:3, 2:5]).all()
+    made = PictureMaker(SQUARE, 1.0, 10**6)(av.VideoFrame.from_ndarray(pixels, "rgb24"))
+    assert made.shape == (32, 32, 3)
+    assert made.flags.c_contiguous
+    assert made.flags.owndata  # a view would keep the whole scaled picture
+
+
+def textured(pixel_format: str) -> "av.VideoFrame":
+    """Blocks of chance colours, 1000x750: coarse enough that every pixel format holds them."""
+    blocks = np.random.default_rng(7).integers(0, 256, (25, 20, 3), np.uint8)
+    picture = np.ascontiguousarray(blocks.repeat(30, 0).repeat(50, 1))
+    return av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format)
+
+
+@pytest.mark.parametrize("width", [224, 225])
+@pytest.mark.parametrize("pixel_format", PIXEL_FORMATS)
+def test_planes_hold_the_same_numbers_as_packed_rgb(pixel_format: str, width: int) -> None:
+    frame, scaler = textured(pixel_format), VideoReformatter()
+
+    def scaled(target: str) -> "av.VideoFrame":
+        return scaler.reformat(frame, width, 168, target, Colorspace.ITU601, interpolation=INTERPOLATION, threads=1)
+
+    assert (interleaved(scaled(PLANES), Orientation(), width, 168) == scaled("rgb24").to_ndarray()).all()
+
+
+@pytest.mark.parametrize("how", [Orientation(), Orientation(True, True, False), Orientation(False, True, True)])
+def test_planes_are_turned_and_cropped_like_pictures(how: Orientation) -> None:
+    pixels = np.random.default_rng(8).integers(0, 256, (40, 50, 3), np.uint8)
+    planes = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format=PLANES)
+    assert (interleaved(planes, how, 20, 30) == centre_crop(turn(pixels, how), 20, 30)).all()
 
 
 # Y'CbCr of pure red, by the matrices of ITU-T H.273: (limited range, full range)
@@ -108,23 +150,7 @@ def test_an_unsaid_matrix_is_taken_for_that_of_the_size(width: int, height: int,
     assert np.abs(pixels.astype(int) - (255, 0, 0)).max() <= 4
 
 
-@pytest.mark.parametrize(
-    "pixel_format",
-    [
-        "rgb24",
-        "bgr24",
-        "gbrp",
-        "gray",
-        "yuv420p",
-        "yuv422p",
-        "yuvj420p",
-        "nv12",
-        "yuv444p10le",
-        "yuv420p10le",
-        "rgba",
-        "rgb8",
-    ],
-)
+@pytest.mark.parametrize("pixel_format", PIXEL_FORMATS)
 def test_pixel_formats_come_out_as_rgb(pixel_format: str) -> None:
     grey = av.VideoFrame.from_ndarray(np.full((50, 66, 3), 120, np.uint8), "rgb24")
     pixels = PictureMaker(SQUARE, 1.0, 10**6)(grey.reformat(format=pixel_format))

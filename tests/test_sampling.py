@@ -1,7 +1,9 @@
 """Cells, spans, samples and gaps, without any file."""
 
 import itertools
+import math
 from collections.abc import Iterable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stages.demux import Clock
 from stages.options import DecodeOptions
 from stages.sampling import BadPictureError, FpsSampler, Grid, KeyframeSampler, Picture, Sample, SampledFrame, Span
 from stages.video import plan_spans
@@ -44,6 +47,22 @@ def test_every_edge_begins_its_cell(fps: float, cell: int) -> None:
     grid = Grid(fps)
     assert grid.cell_of(grid.edge_us(cell)) == cell
     assert cell == 0 or grid.cell_of(grid.edge_us(cell) - 1) == cell - 1
+
+
+@given(rates, st.integers(-(10**9), 10**13))
+def test_cells_are_those_of_exact_fractions(fps: float, time_us: int) -> None:
+    cell_us = 1_000_000 / Fraction(str(fps))
+    assert Grid(fps).cell_of(time_us) == math.floor((time_us + Fraction(1, 2)) / cell_us)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(-(10**12), 10**12), st.integers(-(10**12), 10**12))
+def test_times_are_those_of_exact_fractions(above: int, below: int, start_us: int, stamp: int) -> None:
+    base = Fraction(above, below)
+    clock = Clock(base, start_us)
+    assert clock.us(stamp) == round(stamp * base * 1_000_000) - start_us
+    assert clock.length_us(stamp) == round(max(0, stamp) * base * 1_000_000)
+    assert clock.length_us(None) == 0
+    assert clock.stamp(stamp) == math.floor(Fraction(stamp + start_us, 1_000_000) / base)
 
 
 @given(st.none() | st.floats(-10, 1e9, allow_nan=False), rates, st.floats(1, 600))
