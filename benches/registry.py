@@ -16,6 +16,7 @@ from benches.report import Findings
 # In the order in which `make bench` runs them.
 BENCHES: dict[str, str] = {
     "transport": "benches.transport",
+    "models": "benches.models",
 }
 
 
