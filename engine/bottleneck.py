@@ -12,6 +12,11 @@ from dataclasses import dataclass, field
 
 from engine.config import Config
 
+# What a verdict may name. Models go by their roles; "ledger" holds acknowledgements up, "none" did nothing.
+STAGES = (
+    "none", "start", "store", "ledger", "models", "processor", "engine", "image", "speech", "text", "voice", "decoders",
+    "credit", "files", "balanced",
+)  # fmt: skip
 STARTING = 0.5  # share of the run that the start took, from which on nothing else is worth a word
 BLOCKED = 0.3  # of the engine's time without room for results
 FULL = 0.5  # of the results on their way to the store, with a store that writes nearly all the time
@@ -86,7 +91,7 @@ class Usage:
 class Verdict:
     """What to do next, and why."""
 
-    stage: str  # decoders | credit | image | speech | text | voice | models | engine | store | processor | start | …
+    stage: str  # one of STAGES
     share: float  # of the time, in which that stage is the limit
     sentence: str
     settings: tuple[str, ...] = ()  # what to turn, the most promising first; none: nothing is to be turned
@@ -242,18 +247,12 @@ def _processor(usage: Usage, config: Config) -> Verdict | None:
     users = {**usage.cores_used, "other programs": usage.others}
     top = max(users, key=lambda name: users[name])
     named = ", ".join(
-        f"{_name(role)} {count:.1f}"
-        for role, count in sorted(users.items(), key=lambda each: -each[1])
-        if count >= 0.05
+        f"{role} {count:.1f}" for role, count in sorted(users.items(), key=lambda each: -each[1]) if count >= 0.05
     )
     cores = "1 core is" if usage.cores == 1 else f"{usage.cores} cores are"
     sentence = f"The processor is the bottleneck: its {cores} {_share(usage.processor)} busy ({named}"
     sentence += _most_of_it(usage) + ")." if top == "engine" else ")."
     return Verdict("processor", usage.processor, sentence, tuple(_for_the_processor(top, usage, config)))
-
-
-def _name(role: str) -> str:
-    return "decoders" if role == "decoder" else role
 
 
 def _most_of_it(usage: Usage) -> str:
@@ -278,6 +277,8 @@ def _for_the_processor(top: str, usage: Usage, config: Config) -> Iterator[str]:
             yield "more cores"
         case "other programs":
             yield "the machine to itself"
+            own = max(usage.cores_used, key=lambda name: usage.cores_used[name])
+            yield from _for_the_processor(own, usage, config)
         case _:
             yield "more cores"
 

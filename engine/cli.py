@@ -76,6 +76,12 @@ def _add_ingest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files, or directories to look through")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="write the report there")
     parser.add_argument("--json", action="store_true", help="print the report instead of a summary")
+    parser.add_argument(
+        "--profile", action="store_true", help="say at the end what held the run up, and which setting to turn next"
+    )
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE.json", help="record there what every process does when, for ui.perfetto.dev"
+    )
     parser.set_defaults(command=_ingest)
 
 
@@ -131,7 +137,9 @@ def _limit(text: str) -> int:
 def _ingest(options: argparse.Namespace, config: Config) -> ExitCode:
     from engine.ingest import ingest
 
-    return ingest(config, [os.fsencode(path) for path in options.paths], options.report, options.json, options.debug)
+    paths = [os.fsencode(path) for path in options.paths]
+    record = {"profiled": options.profile, "trace_file": options.trace}
+    return ingest(config, paths, options.report, options.json, options.debug, **record)
 
 
 def _daemon(options: argparse.Namespace, config: Config) -> ExitCode:

@@ -14,6 +14,8 @@ from engine.host_memory import peak_rss_bytes, rss_bytes
 from engine.labelling import Labelling
 from engine.spool import Spool, spool_directory
 from engine.store_work import StoreAccess, collection_specs
+from engine.trace import trace_of
+from engine.trace_timesheet import Timesheet
 from engine.worker import WorkerSpec, connect_control
 from engine.writer import Writer
 from stages.options import StoreOptions
@@ -44,6 +46,7 @@ from transport.sockets import Channel, Received
 STATS_SECONDS = 1.0
 LINGER_MS = 20  # how long a part-filled batch of points waits for more
 MIB = 1 << 20
+SHOWN = {"writing": "write", "labelling": "label speakers"}  # of what it does; else it is waiting, or tells of itself
 
 
 class Consumer:
@@ -68,7 +71,10 @@ class Consumer:
         self._poller = zmq.Poller()
         for channel in (self._points, self._control):
             self._poller.register(channel.socket, zmq.POLLIN)
-        self._stats_at = 0.0
+        self._trace = trace_of(spec, self._control.send)
+        self._times = Timesheet("waiting", self._trace, SHOWN)
+        self._started_seconds = self._stats_at = time.monotonic()
+        self._queued_byte_seconds = 0.0
         self._owes_ready = False
         self._draining = False
 
@@ -79,16 +85,24 @@ class Consumer:
             StoreError: the store refuses for good, or has been away for longer than store.retry_seconds.
         """
         while True:
+            self._times.enter("waiting")
             is_quiet = not self._gather()
-            self._writer.step()
+            self._write()
             if not self._draining:  # what is not labelled then is labelled in the next run
                 self._labelling.step()
+            self._times.enter("telling")
             self._say_ready()
             self._grant()
             self._report(self._writer.state())
             if self._draining and is_quiet and self._writer.may_end():
                 break
         self.close()
+
+    def _write(self) -> None:
+        points = self._writer.points
+        self._times.enter("writing")
+        self._writer.step()
+        self._times.enter("labelling", points=self._writer.points - points)
 
     def close(self) -> None:
         """Close the store, the spool and the sockets, in order."""
@@ -164,6 +178,7 @@ class Consumer:
         now = time.monotonic()
         if not at_once and now - self._stats_at < STATS_SECONDS:
             return
+        self._queued_byte_seconds += self._credit.held_bytes * (now - self._stats_at)
         self._stats_at = now
         self._control.send(
             ConsumerStats(
@@ -174,8 +189,14 @@ class Consumer:
                 peak_rss_bytes=peak_rss_bytes(),
                 spool_bytes=self._spool.size_bytes,
                 rss_bytes=rss_bytes(),
+                uptime_seconds=now - self._started_seconds,
+                writing_seconds=self._times.seconds("writing"),
+                labelling_seconds=self._times.seconds("labelling"),
+                cpu_seconds=time.process_time(),
+                queued_byte_seconds=self._queued_byte_seconds,
             )
         )
+        self._trace.flush()
 
 
 def _open(options: StoreOptions) -> Store:

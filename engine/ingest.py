@@ -10,22 +10,42 @@ from typing import Any
 from engine.config import Config
 from engine.errors import ConfigError, ExitCode
 from engine.files import find_files
+from engine.profile import Profile, lines_of
 from engine.progress import clock, observer_for, row_line
 from engine.supervisor import Supervisor
+from engine.trace_observer import recording
 
 
-def ingest(config: Config, paths: Sequence[bytes], report_file: Path | None, as_json: bool, debug: bool) -> ExitCode:
+def ingest(
+    config: Config,
+    paths: Sequence[bytes],
+    report_file: Path | None,
+    as_json: bool,
+    debug: bool,
+    *,
+    profiled: bool = False,
+    trace_file: Path | None = None,
+) -> ExitCode:
     """Index the files and print what became of them.
+
+    profiled: say what held the run up. trace_file: record there what every process does.
 
     Raises:
         SluiceError: a component could not start or go on, or a setting is wrong; then there is no report.
     """
     if report_file is not None:
         _check_writable(report_file)
-    with observer_for(sys.stderr) as observer:
-        supervisor = Supervisor(config, observer, debug)
+    with observer_for(sys.stderr) as display, recording(trace_file, display) as (observer, trace):
+        profile = Profile(observer)
+        supervisor = Supervisor(config, profile, debug)
+        supervisor.trace = trace
         report = supervisor.run(find_files(paths, config.run.extensions))
+    if profiled:
+        ready = supervisor.recovery.first
+        report["profile"] = profile.report(supervisor.peaks, ready.device if ready is not None else None)
     print(json.dumps(report, ensure_ascii=False) if as_json else summary(report))
+    if profiled:
+        print(*lines_of(report["profile"]), sep="\n", file=sys.stderr)
     if report_file is not None:
         _write(report_file, report)
     if supervisor.interrupted:

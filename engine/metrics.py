@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from engine.bottleneck import STAGES
 from engine.errors import StartError
 
 ADDRESS = "127.0.0.1"
@@ -66,6 +67,7 @@ def families(document: dict[str, Any]) -> Iterator[Metric]:
     """Every metric of a status document."""
     yield from _work(document)
     yield from _models(document["stages"])
+    yield from _times(document)
     yield from _memory(document["memory"])
     yield from _processes(document)
     yield from _outside(document)
@@ -112,6 +114,20 @@ def _models(stages: dict[str, Any]) -> Iterator[Metric]:
     yield _gauge("batch_items", "Items of a full batch, as found so far", of("batch"), "model")
     yield _counter("oom_events", "Batches that met the end of the device's memory", of("oom_events"), "model")
     yield _counter("batch_splits", "Batches that were halved and run again", of("batch_splits"), "model")
+
+
+def _times(document: dict[str, Any]) -> Iterator[Metric]:
+    times = document["times"]
+
+    def of(role: str) -> Rows:
+        return [((state,), seconds) for state, seconds in times[role].items()]
+
+    yield _counter("decoder_seconds", "What the time of the decoders went into, all together", of("decoder"), "state")
+    yield _counter("engine_seconds", "Time of the engine in which no model ran, by why", of("engine"), "state")
+    yield _counter("consumer_seconds", "Time of the consumer in which it worked", of("consumer"), "state")
+    yield _counter("cpu_seconds", "Processor time of our processes, those that are gone included", of("cpu"), "role")
+    stages = [((stage,), float(stage == document["bottleneck"]["stage"])) for stage in STAGES]
+    yield _gauge("bottleneck", "1 for the stage that held the work up in the last ten minutes", stages, "stage")
 
 
 def _memory(memory: dict[str, Any]) -> Iterator[Metric]:

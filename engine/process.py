@@ -21,6 +21,9 @@ from engine.jobs import ItemId
 from engine.loading import Loader
 from engine.pressure import Pressure
 from engine.runner import Failure
+from engine.trace import trace_of
+from engine.trace_batches import BatchWatch
+from engine.trace_timesheet import Timesheet
 from engine.worker import WorkerSpec, connect_control, leave
 from transport.messages import (
     Abort,
@@ -36,6 +39,7 @@ from transport.messages import (
 )
 
 STATS_SECONDS = 1.0
+WAITS = {"waiting": "wait for items", "blocked": "wait for room for results"}  # of the step loop; else it is working
 IDLE_WAIT_SECONDS = 0.05  # the loop looks at least so often at its control socket
 
 
@@ -46,6 +50,9 @@ class EngineProcess:
         self._control = connect_control(zmq.Context(), spec, ToEngineControl)  # its own context: see `leave`
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         config = spec.config
+        self._trace = trace_of(spec, self._control.send)
+        self._trace.begin("load the models")
+        self._trace.flush()
         self._loader = Loader(config, serves_queries=spec.serves_queries and config.daemon.search)
         loaded = self._loader.load()
         self._runner = loaded.runner
@@ -67,7 +74,11 @@ class EngineProcess:
         self._egress = Egress(context, spec.endpoints.points, spec.identity)
         self._draining = False
         self._started_seconds = time.monotonic()
-        self._stats_at = 0.0
+        self._stats_at = self._started_seconds
+        self._times = Timesheet("working", self._trace, WAITS)
+        self._batches = BatchWatch(self._runner.counters, self._runner.turns.residency, self._trace)
+        self._host_byte_seconds = 0.0
+        self._queued_item_seconds = dict.fromkeys(self._runner.counters, 0.0)
         self._held_bytes = 0  # of the device, when it was last read
         self._ready = Ready(
             role=spec.role,
@@ -77,6 +88,7 @@ class EngineProcess:
             device=self._device.name,
             notes=loaded.notes,
         )
+        self._trace.end(device=self._device.name)
 
     def run(self) -> None:
         """Step until told to drain, and nothing is left to do and nothing sent that is not durable."""
@@ -91,19 +103,25 @@ class EngineProcess:
             self._hand_over()
             self._report()
             if not worked:
+                self._times.enter("blocked" if self._engine.outbox.is_full else "waiting")
                 self._take_items(self._wait_seconds())
+                self._times.enter("working")
         self._report(at_once=True)
         self._egress.close()
         self._control.close()
 
     def _step(self) -> bool:
+        started = time.monotonic()
         try:
-            return self._engine.step(time.monotonic())
+            worked = self._engine.step(started)
         except EngineLostError as lost:
             self._report(at_once=True, lost=True)
             suspects = tuple(Suspect(**item._asdict()) for item in lost.suspects)
             code = ExitCode.DEVICE_LOST if lost.code == DEVICE_LOST else ExitCode.RECYCLE
             leave(self._control, EngineLost(code=lost.code, message=str(lost), suspects=suspects), code)
+        if worked:
+            self._batches.ran(started, time.monotonic())
+        return worked
 
     def _is_idle(self) -> bool:
         return self._engine.is_idle() and self._ingress.inbox.empty() and self._egress.is_empty
@@ -118,6 +136,7 @@ class EngineProcess:
         """Everything that has arrived; waits for the first one if asked to."""
         try:
             received = self._ingress.inbox.get(block=wait_seconds > 0, timeout=wait_seconds or None)
+            self._times.enter("working")
             while True:
                 self._engine.receive(*received, now_seconds=time.monotonic())
                 received = self._ingress.inbox.get_nowait()
@@ -151,6 +170,7 @@ class EngineProcess:
         now = time.monotonic()
         if not at_once and now - self._stats_at < STATS_SECONDS:
             return
+        self._add_up(now - self._stats_at)
         self._stats_at = now
         self._loader.save(self._runner, at_once)
         counters = self._runner.counters
@@ -173,8 +193,19 @@ class EngineProcess:
                 change_seconds=residency.change_seconds,
                 device_bytes=self._held_bytes,
                 rss_bytes=rss_bytes(),
+                waiting_seconds=self._times.seconds("waiting"),
+                blocked_seconds=self._times.seconds("blocked"),
+                cpu_seconds=time.process_time(),
+                host_byte_seconds=self._host_byte_seconds,
             )
         )
+        self._trace.flush()
+
+    def _add_up(self, seconds: float) -> None:
+        """What waits now, for the time since it was last looked at."""
+        self._host_byte_seconds += self._ingress.held_bytes * seconds
+        for role in self._queued_item_seconds:
+            self._queued_item_seconds[role] += self._engine.scheduler.queued_items(role) * seconds
 
     def _model_stats(self, role: str) -> ModelStats:
         counters = self._engine.runner.counters[role]
@@ -188,6 +219,7 @@ class EngineProcess:
             alone=counters.alone,
             batch=self._runner.tuners[role].size,
             queued_bytes=self._engine.scheduler.queued_bytes(role),
+            queued_item_seconds=self._queued_item_seconds[role],
         )
 
 

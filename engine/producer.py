@@ -9,27 +9,29 @@ import zmq
 from numpy.typing import NDArray
 
 from engine.host_memory import peak_rss_bytes, rss_bytes
+from engine.producer_messages import add_gap, caption_message, frame_message, speech_message
 from engine.sandbox import allow_cpu, notes
+from engine.trace import trace_of
+from engine.trace_tasks import begin_task
+from engine.trace_timesheet import Timesheet
 from engine.worker import WorkerSpec, connect_control
 from stages.captions import CaptionCue, find_sidecars, read_captions
 from stages.errors import MediaError
 from stages.media import content_of, probe
-from stages.packing import merged_spans, overlap_seconds
+from stages.packing import merged_spans
 from stages.torchaudio_shim import import_torchaudio
 from stages.video import read_frames
-from stages.windows import SoundCheckpoint, SpeechWindow, parted, read_speech_windows
-from transport.codec import cost_of, encode, spec_of
+from stages.windows import SoundCheckpoint, parted, read_speech_windows
+from transport.codec import cost_of, encode
 from transport.credit import CreditAccount
 from transport.messages import (
     AudioResume,
-    Caption,
     Checkpoint,
     DecodeAudio,
     Decoded,
     DecodeFrames,
     DecoderStats,
     Drain,
-    Frame,
     Gap,
     Grant,
     Join,
@@ -38,7 +40,6 @@ from transport.messages import (
     Probed,
     Progress,
     Ready,
-    Speech,
     TaskEnd,
     TaskFailed,
     TaskKey,
@@ -53,7 +54,7 @@ IDLE_SECONDS = 1.0  # how often one without a task says the latter: that it is a
 # While the engine does not read, what was sent lies in our own memory, where ZeroMQ bounds messages and not bytes. So
 # much is 450 frames or 70 windows of 30 s: many batches of each model.
 MAX_IN_FLIGHT_BYTES = 64 * 1024 * 1024
-MAX_GAPS = 200  # named one by one for each task; neighbours with one reason are joined before
+WAITS = {"credit": "wait for credit"}  # of what its time goes into, what the trace shows beside the tasks
 
 
 class DrainingError(Exception):
@@ -75,8 +76,12 @@ class Decoder:
         self._stats_at = 0.0
         self._draining = False
         self._items_sent = 0
+        self._all_items_sent = 0
         self._gaps: list[Gap] = []
         self._notes: list[str] = []
+        self._trace = trace_of(spec, self._control.send)
+        self._times = Timesheet("idle", self._trace, WAITS)
+        self._section_since = 0.0
 
     def run(self) -> None:
         """Take tasks until told to drain."""
@@ -91,6 +96,7 @@ class Decoder:
             else:
                 self._handle(received.message)
         self._flush()
+        self._send_stats()
         self._items.close()
         self._control.close()
 
@@ -102,6 +108,8 @@ class Decoder:
             case Probe() | DecodeFrames() | DecodeAudio():
                 self._key, self._done_seconds, self._items_sent, self._gaps, self._notes = message.key, 0.0, 0, [], []
                 allow_cpu(self._config.decode.cpu_minutes)
+        self._times.enter("decode")
+        begin_task(self._trace, message)
         try:
             self._run_task(message)
         except MediaError as error:  # only opening raises it here: inside a span it becomes a gap
@@ -109,6 +117,8 @@ class Decoder:
         except DrainingError:
             self._control.send(TaskFailed(key=self._key, code="drained", message="stopped before its end"))
         _collect_garbage()
+        self._trace.end()
+        self._times.enter("idle")
         self._send_stats()
 
     def _run_task(self, message: Message) -> None:
@@ -149,15 +159,7 @@ class Decoder:
         )
         end_seconds = task.end_seconds if task.end_seconds is not None else task.media.duration_seconds
         for frame in self._guarded(frames, task.start_seconds, end_seconds):
-            self._send_item(
-                Frame(
-                    key=task.key,
-                    start_seconds=frame.start_seconds,
-                    end_seconds=frame.end_seconds,
-                    array=spec_of(frame.pixels),
-                ),
-                frame.pixels,
-            )
+            self._send_item(frame_message(task.key, frame), frame.pixels)
 
     def _send_speech(self, task: DecodeAudio) -> None:
         cues = self._captions(task)
@@ -173,20 +175,7 @@ class Decoder:
                 self._end_section(AudioResume(section=section, seconds=item.end_seconds, state=item.state))
             else:
                 for part in parted(item, cues) if cues else (item,):  # what no cue touches is transcribed
-                    self._send_item(self._speech_message(task, part, cues), part.pcm)
-
-    def _speech_message(self, task: DecodeAudio, window: SpeechWindow, cues: list[tuple[float, float]]) -> Speech:
-        captioned_seconds = overlap_seconds(window.speech, cues)
-        return Speech(
-            key=task.key,
-            start_seconds=window.start_seconds,
-            end_seconds=window.end_seconds,
-            speech=window.speech,
-            captioned_seconds=captioned_seconds,
-            transcribe=task.transcribe and captioned_seconds == 0.0,
-            voices=task.voices,
-            array=spec_of(window.pcm),
-        )
+                    self._send_item(speech_message(task, part, cues), part.pcm)
 
     def _captions(self, task: DecodeAudio) -> list[tuple[float, float]]:
         """When there was a cue, by which the windows of sound are counted as covered. The cues themselves, and what is
@@ -200,7 +189,7 @@ class Decoder:
             spans.append((cue.start_seconds, cue.end_seconds))
             self._beat()
             if task.resume is None:
-                self._send_item(_caption(task.key, cue))
+                self._send_item(caption_message(task.key, cue))
         if task.resume is not None:
             self._gaps = []
         elif not spans and task.transcribe and task.media.audio is not None:  # nothing is missing: the sound has it all
@@ -214,28 +203,19 @@ class Decoder:
         try:
             for item in items:
                 if isinstance(item, Gap):
-                    self._add_gap(item)
+                    add_gap(self._gaps, item)
                 else:
                     reached = item.end_seconds
                     yield item
         except MediaError as error:
             end = max(end_seconds if end_seconds is not None else reached, reached)
-            self._add_gap(Gap(start_seconds=reached, end_seconds=end, reason=f"{error.code}: {error.message}"))
-
-    def _add_gap(self, gap: Gap) -> None:
-        last = self._gaps[-1] if self._gaps else None
-        if last is not None and (last.reason == gap.reason or len(self._gaps) >= MAX_GAPS):
-            reason = last.reason if last.reason == gap.reason else "many: too many gaps to name one by one"
-            start, end = min(last.start_seconds, gap.start_seconds), max(last.end_seconds, gap.end_seconds)
-            contiguous = gap.start_seconds <= last.end_seconds
-            if contiguous or len(self._gaps) >= MAX_GAPS:
-                self._gaps[-1] = Gap(start_seconds=start, end_seconds=end, reason=reason)
-                return
-        self._gaps.append(gap)
+            gap = Gap(start_seconds=reached, end_seconds=end, reason=f"{error.code}: {error.message}")
+            add_gap(self._gaps, gap)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def _start(self, task: DecodeFrames | DecodeAudio) -> None:
+        self._section_since = time.monotonic()
         resume = task.resume if isinstance(task, DecodeAudio) else None
         section, languages = (resume.section, resume.languages) if resume is not None else (0, ())
         self._send(
@@ -250,6 +230,9 @@ class Decoder:
 
     def _end_section(self, resume: AudioResume) -> None:
         self._send(Checkpoint(key=self._key, resume=resume, **self._account()))
+        now = time.monotonic()
+        self._trace.complete("section of sound", self._section_since, now, **{"to s": resume.seconds})
+        self._section_since = now
 
     def _end(self) -> None:
         self._send(TaskEnd(key=self._key, **self._account()))
@@ -264,14 +247,17 @@ class Decoder:
     def _send_item(self, message: Message, array: NDArray[Any] | None = None) -> None:
         self._send(message, array)
         self._items_sent += 1
+        self._all_items_sent += 1
 
     def _send(self, message: Message, array: NDArray[Any] | None = None) -> None:
         header = encode(message)
         cost_bytes = cost_of(header, array)
         self._take_grants(timeout_ms=0)
         while not self._may_send(cost_bytes):
+            self._times.enter("credit")
             self._beat()  # waiting for the engine is no stall
             self._take_grants(timeout_ms=100)
+        self._times.enter("decode")
         self._items.send_encoded(header, array)
         self._credit.spend(cost_bytes)
 
@@ -314,6 +300,7 @@ class Decoder:
             return
         self._beat_at = now
         self._control.send(Progress(key=self._key, done_seconds=self._done_seconds))
+        self._trace.flush()
         if now - self._stats_at >= STATS_SECONDS:
             self._stats_at = now
             self._send_stats()
@@ -322,8 +309,20 @@ class Decoder:
             self._draining = True
 
     def _send_stats(self) -> None:
-        peak, now = peak_rss_bytes(), rss_bytes()
-        self._control.send(DecoderStats(index=self._spec.index, peak_rss_bytes=peak, rss_bytes=now))
+        self._control.send(
+            DecoderStats(
+                index=self._spec.index,
+                peak_rss_bytes=peak_rss_bytes(),
+                rss_bytes=rss_bytes(),
+                generation=self._spec.generation,
+                items=self._all_items_sent,
+                decode_seconds=self._times.seconds("decode"),
+                credit_seconds=self._times.seconds("credit"),
+                idle_seconds=self._times.seconds("idle"),
+                cpu_seconds=time.process_time(),
+            )
+        )
+        self._trace.flush()
 
 
 def _collect_garbage() -> None:
@@ -335,12 +334,6 @@ def _collect_garbage() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _caption(key: TaskKey, cue: CaptionCue) -> Caption:
-    return Caption(
-        key=key, start_seconds=cue.start_seconds, end_seconds=cue.end_seconds, text=cue.text, language=cue.language
-    )
 
 
 def decoder_main(spec: WorkerSpec) -> None:

@@ -13,47 +13,47 @@ from typing import Any
 
 from engine.bottleneck import ModelUse, Usage, Verdict, verdict
 from engine.host_memory import PROC
-from engine.progress import Onlooker
 from engine.records import Observer
 from engine.report import Peaks
 from engine.tasks import Board
+from transport.messages import ConsumerStats, EngineStats
 
 LOOK_SECONDS = 1.0
 IDLE_FIELDS = (3, 4)  # of a line of /proc/stat: idle, and waiting for a disk
 COUNTED_FIELDS = 8  # user to steal; what guests get is in user already
+
+NO_ENGINE = EngineStats(
+    models={}, host_bytes=0, busy_seconds=0.0, uptime_seconds=0.0, peak_device_bytes=0, peak_rss_bytes=0
+)
+NO_CONSUMER = ConsumerStats(points=0, queued_bytes=0, retries=0, state="starting", peak_rss_bytes=0)
 
 Rate = Callable[[str], float]  # growth of a counter in a second
 
 
 def counters_of(peaks: Peaks) -> dict[str, float]:
     """Everything that only grows, in seconds, core seconds, byte seconds, or numbers of items."""
-    decoder, engine, consumer = peaks.decoder, peaks.engine, peaks.consumer
+    decoder, engine, consumer = peaks.decoder, peaks.engine or NO_ENGINE, peaks.consumer or NO_CONSUMER
     counters = {
         "decoder items": float(decoder.items),
         "decoder decode": decoder.decode_seconds,
         "decoder credit": decoder.credit_seconds,
         "decoder idle": decoder.idle_seconds,
-        "decoder cpu": decoder.cpu_seconds,
-        "supervisor cpu": peaks.supervisor_cpu_seconds,
+        "engine up": engine.uptime_seconds,
+        "engine waiting": engine.waiting_seconds,
+        "engine blocked": engine.blocked_seconds,
+        "engine changes": engine.change_seconds,
+        "engine bytes": engine.host_byte_seconds,
+        "consumer up": consumer.uptime_seconds,
+        "consumer writing": consumer.writing_seconds,
+        "consumer bytes": consumer.queued_byte_seconds,
+        "points": float(consumer.points),
         "machine cpu": peaks.core_seconds,
     }
-    if engine is not None:
-        counters["engine up"] = engine.uptime_seconds
-        counters["engine waiting"] = engine.waiting_seconds
-        counters["engine blocked"] = engine.blocked_seconds
-        counters["engine changes"] = engine.change_seconds
-        counters["engine cpu"] = engine.cpu_seconds
-        counters["engine bytes"] = engine.host_byte_seconds
-        for role, model in engine.models.items():
-            counters[f"{role} items"] = float(model.items)
-            counters[f"{role} busy"] = model.busy_seconds
-            counters[f"{role} queued"] = model.queued_item_seconds
-    if consumer is not None:
-        counters["consumer up"] = consumer.uptime_seconds
-        counters["consumer writing"] = consumer.writing_seconds
-        counters["consumer cpu"] = consumer.cpu_seconds
-        counters["consumer bytes"] = consumer.queued_byte_seconds
-        counters["points"] = float(consumer.points)
+    counters.update({f"{role} cpu": seconds for role, seconds in times_of(peaks)["cpu"].items()})
+    for role, model in engine.models.items():
+        counters[f"{role} items"] = float(model.items)
+        counters[f"{role} busy"] = model.busy_seconds
+        counters[f"{role} queued"] = model.queued_item_seconds
     return counters
 
 
@@ -63,8 +63,7 @@ def usage_of(rate: Rate, peaks: Peaks, *, seconds: float, device: str | None, st
     of_decoders = [rate(f"decoder {state}") for state in ("decode", "credit", "idle")]
     decode, credit, idle = (_part(each, sum(of_decoders)) for each in of_decoders)
     engine_up, consumer_up = rate("engine up"), rate("consumer up")
-    roles = peaks.engine.models if peaks.engine is not None else ()
-    state = peaks.consumer.state if peaks.consumer is not None else ""
+    roles, state = (peaks.engine or NO_ENGINE).models, (peaks.consumer or NO_CONSUMER).state
     return Usage(
         seconds=seconds,
         start_seconds=start_seconds,
@@ -96,6 +95,22 @@ def _model(role: str, rate: Rate, engine_up: float) -> ModelUse:
 
 def _part(some: float, whole: float) -> float:
     return min(some / whole, 1.0) if whole > 0 else 0.0
+
+
+def times_of(peaks: Peaks) -> dict[str, dict[str, float]]:
+    """What the time of every stage went into since the start, in seconds; and of the processor's, by role."""
+    decoder, engine, consumer = peaks.decoder, peaks.engine or NO_ENGINE, peaks.consumer or NO_CONSUMER
+    return {
+        "decoder": {state: getattr(decoder, f"{state}_seconds") for state in ("decode", "credit", "idle")},
+        "engine": {state: getattr(engine, f"{state}_seconds") for state in ("waiting", "blocked", "change")},
+        "consumer": {state: getattr(consumer, f"{state}_seconds") for state in ("writing", "labelling")},
+        "cpu": {
+            "decoder": decoder.cpu_seconds,
+            "engine": engine.cpu_seconds,
+            "consumer": consumer.cpu_seconds,
+            "supervisor": peaks.supervisor_cpu_seconds,
+        },
+    }
 
 
 # --- as plain values, and as text -------------------------------------------------------------------------------------
@@ -184,7 +199,30 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-# --- a whole run ------------------------------------------------------------------------------------------------------
+# --- who looks on -----------------------------------------------------------------------------------------------------
+
+
+class Onlooker:
+    """An observer that looks on, and tells another one everything."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def phase(self, text: str) -> None:
+        """What the run as a whole is doing."""
+        self._observer.phase(text)
+
+    def note(self, text: str) -> None:
+        """Something that whoever started the run should know."""
+        self._observer.note(text)
+
+    def finished(self, row: dict[str, Any]) -> None:
+        """A video's row of the report is final."""
+        self._observer.finished(row)
+
+    def tick(self, board: Board | None, peaks: Peaks, rows: int) -> None:
+        """Called several times a second."""
+        self._observer.tick(board, peaks, rows)
 
 
 class Profile(Onlooker):
@@ -236,18 +274,18 @@ def core_seconds(proc: Path = PROC) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-class MachineWatch:
+class MachineWatch(Onlooker):
     """Looks, once a second, at what the supervisor and the whole machine have used of the processor."""
 
-    def __init__(self, peaks: Peaks, clock: Callable[[], float] = time.monotonic) -> None:
-        self._peaks = peaks
+    def __init__(self, observer: Observer, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(observer)
         self._clock = clock
         self._looked_seconds = float("-inf")
 
-    def look(self) -> None:
-        """Called in every turn."""
-        if self._clock() - self._looked_seconds < LOOK_SECONDS:
-            return
-        self._looked_seconds = self._clock()
-        self._peaks.supervisor_cpu_seconds = time.process_time()
-        self._peaks.core_seconds = core_seconds()
+    def tick(self, board: Board | None, peaks: Peaks, rows: int) -> None:
+        """Called several times a second."""
+        if self._clock() - self._looked_seconds >= LOOK_SECONDS:
+            self._looked_seconds = self._clock()
+            peaks.supervisor_cpu_seconds = time.process_time()
+            peaks.core_seconds = core_seconds()
+        super().tick(board, peaks, rows)

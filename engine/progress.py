@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.pace import Rates, media_progress, share_done
-from engine.records import Observer
 from engine.report import Peaks
 from engine.tasks import Board
 
@@ -165,29 +164,6 @@ class LiveObserver:
         if len(jobs) > MAX_ROWS:
             table.add_row("", f"and {len(jobs) - MAX_ROWS} more", "")
         return Group(head, table, Text(stage_line(peaks), style="dim"))
-
-
-class Onlooker:
-    """An observer that looks on, and tells another one everything."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-
-    def phase(self, text: str) -> None:
-        """What the run as a whole is doing."""
-        self._observer.phase(text)
-
-    def note(self, text: str) -> None:
-        """Something that whoever started the run should know."""
-        self._observer.note(text)
-
-    def finished(self, row: dict[str, Any]) -> None:
-        """A video's row of the report is final."""
-        self._observer.finished(row)
-
-    def tick(self, board: Board | None, peaks: Peaks, rows: int) -> None:
-        """Called several times a second."""
-        self._observer.tick(board, peaks, rows)
 
 
 def observer_for(stream: TextIO) -> PlainObserver | LiveObserver:

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.bottleneck import verdict
 from engine.children import Child
 from engine.pace import Pace, media_progress, share_done
+from engine.profile import bottleneck_of, counters_of, times_of, usage_of
 from engine.report import Peaks
 from engine.tally import Tally
 from engine.videos import VideoJob
@@ -75,6 +77,7 @@ class History:
 
     stages: Pace = field(default_factory=lambda: Pace(STAGE_WINDOW_SECONDS))
     media: Pace = field(default_factory=lambda: Pace(MEDIA_WINDOW_SECONDS))
+    work: Pace = field(default_factory=lambda: Pace(MEDIA_WINDOW_SECONDS))
 
     def see(self, stats: EngineStats, now_seconds: float) -> None:
         """The engine's counters as they stand now."""
@@ -87,6 +90,7 @@ def document(moment: Moment, peaks: Peaks, tally: Tally, history: History) -> di
     """The status at one moment; plain values, ready for JSON. Call it about once a second: it feeds `history`, too."""
     done_seconds, _ = media_progress(moment.jobs, tally.media_seconds)
     history.media.see({"media": done_seconds}, moment.now_seconds)
+    history.work.see(counters_of(peaks), moment.now_seconds)
     state, reason = _state(moment, peaks)
     return {
         "state": state,
@@ -96,6 +100,8 @@ def document(moment: Moment, peaks: Peaks, tally: Tally, history: History) -> di
         "queue": {"files": moment.files_waiting, "tasks": moment.queued_tasks, "videos": len(moment.jobs)},
         "videos": [_video(job, moment.now_seconds) for job in moment.jobs],
         "stages": _stages(peaks, history.stages, moment.now_seconds),
+        "bottleneck": _bottleneck(moment, peaks, history.work),
+        "times": times_of(peaks),
         "memory": _memory(peaks),
         "totals": _totals(moment, peaks, tally, history, done_seconds),
         "failures": list(reversed(tally.failures)),
@@ -152,6 +158,15 @@ def _stages(peaks: Peaks, pace: Pace, now_seconds: float) -> dict[str, Any]:
         }
         for role, model in models.items()
     }
+
+
+def _bottleneck(moment: Moment, peaks: Peaks, pace: Pace) -> dict[str, Any]:
+    """What held the work up in the last minutes."""
+    seconds = min(moment.now_seconds - moment.started_seconds, MEDIA_WINDOW_SECONDS)
+    usage = usage_of(
+        lambda name: pace.rate(name, moment.now_seconds), peaks, seconds=max(seconds, 0.0), device=moment.device
+    )
+    return bottleneck_of(verdict(usage, peaks.config))
 
 
 def _memory(peaks: Peaks) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from engine.profile import bottleneck_lines
 from engine.progress import clock
 
 COLUMNS = 80
@@ -83,6 +84,7 @@ def _failures(failures: list[dict[str, Any]]) -> Iterator[Text]:
 def _parts(document: dict[str, Any]) -> Iterator[RenderableType]:
     yield _head(document)
     yield from _lines(document)
+    yield from _bottleneck(document["bottleneck"])
     if document["stages"]:
         yield _stages(document["stages"])
     if document["videos"]:
@@ -129,6 +131,14 @@ def _lines(document: dict[str, Any]) -> Iterator[Text]:
     yield _line(f"store   {document['store']['state']} · {document['store']['at']}")
     if document["ledger"] != "ok":
         yield _line(f"ledger  {document['ledger']}", "yellow")
+
+
+def _bottleneck(bottleneck: dict[str, Any]) -> Iterator[RenderableType]:
+    """In full, over several lines: it says what to do."""
+    table = Table.grid(padding=(0, 2))
+    for name, text in zip(("limit", "next"), bottleneck_lines(bottleneck), strict=False):
+        table.add_row(f"{name:6}", Text(text))
+    yield table
 
 
 def _stages(stages: dict[str, Any]) -> Table:

@@ -22,6 +22,7 @@ from engine.files import Found, shown
 from engine.fleet import Fleet
 from engine.guard import Guard
 from engine.host_memory import peak_rss_bytes
+from engine.profile import MachineWatch
 from engine.rebuilding import rebuild_from_store
 from engine.records import LedgerPatience, Observer, Records, StoreAbsence, model_labels
 from engine.recovery import Recovery
@@ -29,6 +30,7 @@ from engine.report import Peaks, totals
 from engine.rundir import endpoints_in, run_directory
 from engine.sources import FileList, Source
 from engine.tasks import Board
+from engine.trace import TraceFile, traced
 from stages.store_directory import StoreDirectory
 from transport.messages import (
     Abort,
@@ -46,6 +48,7 @@ from transport.messages import (
     Searchable,
     TaskDurable,
     TaskFailed,
+    Traced,
 )
 from transport.sockets import Received
 
@@ -62,10 +65,11 @@ class Supervisor:
     ) -> None:
         """extension: makes it a run without an end, as the daemon's is."""
         self._config = config
-        self._observer = observer
+        self._observer = MachineWatch(observer)
         self._debug = debug
         self._extension = extension
-        self.peaks = Peaks()
+        self.peaks = Peaks(config=config)
+        self.trace: TraceFile | None = None  # of what every process does; set before the run
         self.board: Board | None = None
         self.fleet: Fleet | None = None
         self.guard: Guard | None = None
@@ -128,13 +132,9 @@ class Supervisor:
                 self._next = None
         try:
             with signals_held():
-                self.fleet = Fleet(
-                    self._config,
-                    self.context,
-                    endpoints_in(directory),
-                    echo=self._debug,
-                    serves_queries=self._extension is not None and self._config.daemon.search,
-                )
+                endpoints = traced(endpoints_in(directory), self.trace is not None)
+                searches = self._extension is not None and self._config.daemon.search
+                self.fleet = Fleet(self._config, self.context, endpoints, self._debug, searches)
             self.guard = Guard(
                 self._config, self.fleet, self.recovery, self._take, self._tell, self._extension is not None
             )
@@ -294,6 +294,8 @@ class Supervisor:
                 self.peaks.see(stats)
                 if isinstance(stats, ConsumerStats):
                     self._store.see(stats.state)
+            case Traced() as events if self.trace is not None:
+                self.trace.take(events)
             case other if self._extension is not None:
                 self._extension.heard(other)
 

@@ -16,11 +16,14 @@ from typing import Any
 import msgspec
 
 from engine.errors import ConfigError
+from engine.worker import Endpoints, WorkerSpec
 from transport.messages import Traced
 
 MAX_EVENTS = 1_000_000  # of one process: about 150 MB of the file
 MAX_FILE_BYTES = 4 * 1024**3  # of all, restarts and what a decoder that was taken over may send included
 FLUSH_EVENTS = 1000
+# The thread of each process that is recorded, in the order of their tracks.
+THREADS = {"supervisor": "loop", "decoder": "tasks", "engine": "step loop", "consumer": "loop"}
 HEAD = b'{"displayTimeUnit":"ms","traceEvents":[\n'
 FOOT = b"\n]}\n"
 SEPARATOR = b",\n"
@@ -61,32 +64,37 @@ class Trace(NoTrace):
         name: str,
         say: Say,
         *,
-        order: int = 0,
+        start: int = 0,
         max_events: int = MAX_EVENTS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """name: of the process, as it is shown. order: where its track stands."""
+        """name: of the process: its role, and a number. start: which process of the run it is, so that a successor is
+        told from the dead.
+        """
         self._say = say
         self._clock = clock
         self._left = max_events
-        self._open = 0
+        self._open: list[str] = []
         self._pid = os.getpid()
         self._events: list[bytes] = []
+        role = name.partition(" ")[0]
         self._put("M", "process_name", 0.0, args={"name": name})
-        self._put("M", "process_sort_index", 0.0, args={"sort_index": order})
-        self._put("M", "thread_name", 0.0, args={"name": "main"})
+        self._put("M", "process_sort_index", 0.0, args={"sort_index": list(THREADS).index(role)})
+        self._put("M", "thread_name", 0.0, args={"name": THREADS[role]})
+        if start:
+            self._put("M", "process_labels", 0.0, args={"labels": f"process {start} of the run"})
 
     def complete(self, name: str, start_seconds: float, end_seconds: float, **about: Any) -> None:
         duration = _microseconds(end_seconds) - _microseconds(start_seconds)
         self._record("X", name, start_seconds, dur=duration, args=about)
 
     def begin(self, name: str, **about: Any) -> None:
-        self._open += self._record("B", name, self._clock(), args=about)
+        if self._record("B", name, self._clock(), args=about):
+            self._open.append(name)
 
     def end(self, **about: Any) -> None:
         if self._open:  # its beginning was recorded: then its end is, however full the trace
-            self._open -= 1
-            self._put("E", "", self._clock(), args=about)
+            self._put("E", self._open.pop(), self._clock(), args=about)
 
     def instant(self, name: str, **about: Any) -> None:
         self._record("i", name, self._clock(), s="p", args=about)
@@ -121,8 +129,25 @@ class Trace(NoTrace):
         self._events.append(_encode({**event, **more}))
 
 
+def trace_of(spec: WorkerSpec, say: Say) -> NoTrace:
+    """The recorder of a child, if its run is traced. say: sends to the supervisor."""
+    if not spec.endpoints.traced:
+        return NoTrace()
+    name = f"{spec.role} {spec.index}" if spec.role == "decoder" else spec.role
+    return Trace(name, say, start=spec.generation)
+
+
+def traced(endpoints: Endpoints, is_traced: bool) -> Endpoints:
+    """The endpoints of a run whose children record what they do, or do not."""
+    return msgspec.structs.replace(endpoints, traced=is_traced)
+
+
 def _microseconds(seconds: float) -> int:
     return round(seconds * 1e6)
+
+
+def _refused(path: Path, reason: str | None) -> ConfigError:
+    return ConfigError("bad-trace", f"--trace {path}: {reason}; name a new file in a writable directory")
 
 
 def _is_whole(events: bytes) -> bool:
@@ -139,17 +164,26 @@ class TraceFile:
 
     def __init__(self, path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
         """Raises ConfigError when the file cannot be written."""
-        self.path = path
         self.trouble = ""  # why nothing more is written
         self._max_bytes = max_bytes
         self._at = len(HEAD)
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise ConfigError(
-                "bad-trace", f"--trace {path}: {error.strerror}; name a file that can be written"
-            ) from error
+            raise _refused(path, error.strerror) from error
+        trouble = self._begin()
+        if trouble:
+            self.close()
+            raise _refused(path, trouble)
+
+    def _begin(self) -> str:
+        """Empty it and write its head; returns why not. Whatever else is there, a video perhaps, stays as it is."""
+        there = os.pread(self._file, len(HEAD), 0)
+        if there and there != HEAD:
+            return "it is there, and is no trace"
+        os.ftruncate(self._file, 0)
         self._write(HEAD + FOOT, 0)
+        return self.trouble
 
     def take(self, message: Traced) -> None:
         """Write the events of a process."""
@@ -168,7 +202,7 @@ class TraceFile:
                 written = os.pwrite(self._file, data, at)
                 data, at = data[written:], at + written
         except OSError as error:
-            self.trouble = f"{self.path}: {error.strerror}"
+            self.trouble = error.strerror or str(error)
             self._mend()
         return not self.trouble
 

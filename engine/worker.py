@@ -34,11 +34,12 @@ LARGE_BLOCK_BYTES = 4 * 1024 * 1024  # at 1 MiB page faults cost a quarter of th
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the sockets are."""
+    """Where the sockets are, and whether what happens behind them is recorded."""
 
     control: str  # supervisor binds; every child connects
     items: str  # engine binds; decoders connect
     points: str  # consumer binds; the engine connects
+    traced: bool = False  # each child tells the supervisor what it does (engine/trace.py), on the first of these
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
