@@ -17,6 +17,7 @@ from benches.report import Findings
 BENCHES: dict[str, str] = {
     "transport": "benches.transport",
     "models": "benches.models",
+    "scheduler": "benches.scheduler_sim",
 }
 
 

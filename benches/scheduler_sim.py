@@ -1,10 +1,11 @@
-"""The engine's scheduling on simulated cards, beside what came before: `python -m benches.scheduler_sim [--json]`.
+"""The engine's scheduling on simulated cards, beside what came before: `python -m benches scheduler`.
 
 Core, gate, scheduler, runner and budget are the real ones; the device, its models and the clock are simulated, so a
 card of any size can be had, and hours pass in seconds. The same videos go through every system on every card. What the
-models cost is assumed, not measured (benches/sim_card.py says from what); the assumptions are printed with the result.
+models cost is assumed, not measured (benches/sim_card.py says from what). Virtual time is the same in every run, so
+nothing is repeated; the engine's own time is measured, the least of some rounds.
 
-What the columns mean:
+What the lines mean:
     busy       seconds in model.run, of the seconds in which an item was queued that could have run: all but those in
                which nothing was queued, or only part-filled batches that waited for company (engine.max_delay_ms).
                Moving models, splits, failures and the engine's own time (HOST_SECONDS a batch and an item) count
@@ -19,22 +20,21 @@ What the columns mean:
 """
 
 import argparse
-import json
-import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from benches.corpus import machine
+from benches.report import Cell, Chart, Findings, Ratio, Table
 from benches.sim_baselines import DeviceFactory, Result, fixed_batch, four_workers, items_of, sequential_stages
-from benches.sim_card import CONTEXT_BYTES, COSTS, FRAGMENTATION, GIB, assumptions
+from benches.sim_card import CONTEXT_BYTES, COSTS, FRAGMENTATION, GIB, assumed, assumptions
 from benches.sim_engine import HOST_SECONDS, SimulatedRun
-from benches.sim_overhead import overhead
+from benches.sim_overhead import Overhead, overhead
 from benches.sim_workload import Video, archive
 from engine.simulated_device import SimulatedClock, SimulatedDevice
 
-BUDGETS_GB = (4, 6, 8, 12, 16, 24)
+TITLE = "the scheduler on simulated cards of 4 to 24 GB, beside what came before, and the engine's own time"
+BUDGETS_GB = (4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
 FIXED = (4, 8, 32)
 LEAST_BUSY = 0.95  # where no turns are taken
 MOST_SWAPPING = 0.15
@@ -128,98 +128,137 @@ def baselines(gb: float, videos: list[Video], decoders: int) -> list[Result]:
     ]
 
 
-def missed(run: Sluice) -> list[str]:
-    """The aims that a run missed, a line each."""
-    aims = {
-        f"{run.lost} items lost": run.lost > 0,
-        f"{run.admitted:.1%} of the budget admitted": run.admitted > 1,
-        f"{run.used:.1%} of the budget used": run.used > 1,
-        f"busy for {run.busy:.1%} of the time, less than {LEAST_BUSY:.0%}": not run.swaps and run.busy < LEAST_BUSY,
-        f"{run.swap_share:.1%} of the time for changes, not under {MOST_SWAPPING:.0%}": run.swap_share >= MOST_SWAPPING,
-    }
-    return [f"{run.budget_gb:g} GB, decoders {run.decoders}: {aim}" for aim, is_missed in aims.items() if is_missed]
+# --- findings ---------------------------------------------------------------------------------------------------------
 
 
-# --- for people -------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Card:
+    """All systems on one card."""
+
+    ours: Sluice
+    others: list[Result]
+
+    @property
+    def name(self) -> str:
+        """By its size."""
+        return f"{self.ours.budget_gb:g} GB"
 
 
-def comparison(gb: float, ours: Sluice, others: list[Result]) -> list[str]:
-    """One card: a row for each system."""
-    rows = [
-        f"{'sluice':<30}{ours.videos:>7}{ours.lost:>8}{ours.items / ours.seconds:>9.1f}{ours.busy:>7.1%}"
-        f"{ours.oom_events:>6}"
-    ]
-    for other in others:
-        rate = other.items / other.seconds if other.seconds else 0.0
-        rows.append(
-            f"{other.name:<30}{other.videos:>7}{other.lost:>8}{rate:>9.1f}{other.busy:>7.1%}{other.oom_events:>6}"
-            f"  {other.told()}".rstrip()
-        )
-    return [f"\n{gb:g} GB{'':<26}videos    lost  items/s   busy   OOM  how it died", *rows]
-
-
-def details(runs: list[Sluice]) -> list[str]:
-    """The engine alone: a row for each card."""
-    lines = [
-        "\nsluice   decoders   busy  swaps  admitted   used   OOM  splits   batches: image speech text voice   "
-        "longest wait (bound, needed)"
-    ]
-    for run in runs:
-        sizes = " ".join(f"{run.batches[role]:>6}" for role in ("image", "speech", "text", "voice"))
-        bound = f"({run.longest_batch_seconds:.2f}, {run.needed_batch_seconds:.3f})" if not run.swaps else "(turns)"
-        lines.append(
-            f"{run.budget_gb:>4g} GB{run.decoders:>11}{run.busy:>8.1%}{run.swap_share:>6.1%}{run.admitted:>9.1%}"
-            f"{run.used:>8.1%}{run.oom_events:>5}{run.splits:>8}       {sizes}"
-            f"{run.longest_wait_seconds:>14.1f} s {bound}"
-        )
-    return lines
-
-
-def main() -> int:
-    """Run everything; exit code 1 when an aim is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--videos", type=int, default=24, help="of 5 to 30 minutes, random lengths (default: 24)")
-    parser.add_argument(
-        "--decoders", type=int, default=8, help="decoder processes (default: 8, so that the card is short)"
+def findings(
+    cards: Sequence[Card], starved: Sequence[Sluice], measured: Overhead | None, videos: Sequence[Video]
+) -> Findings:
+    """starved: runs with one decoder; measured: None where it was left out. Pure."""
+    runs = [*(card.ours for card in cards), *starved]
+    return Findings(
+        tables=[assumed(), *compared(cards, len(videos)), alone(runs), *([measured.table()] if measured else [])],
+        ratios=[*aims(runs), *(measured.ratios() if measured else [])],
+        charts=[throughput(cards)],
+        notes=[*assumptions(), *work(videos, runs[0].decoders)],
     )
-    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS_GB, metavar="GB")
+
+
+def aims(runs: Sequence[Sluice]) -> Iterator[Ratio]:
+    """The worst of all runs, each beside what was aimed at. Pure."""
+    steady = [run.busy for run in runs if not run.swaps]
+    yield Ratio("items lost, of all", sum(run.lost for run in runs) / sum(run.items + run.lost for run in runs), 0.0)
+    yield Ratio("admitted / budget, at most", max(run.admitted for run in runs), 1.0)
+    yield Ratio("used / budget, at most", max(run.used for run in runs), 1.0)
+    yield Ratio("time for changing models, at most", max(run.swap_share for run in runs), MOST_SWAPPING)
+    if steady:
+        yield Ratio("busy where no turns are taken, at least", min(steady), LEAST_BUSY, "higher")
+
+
+def compared(cards: Sequence[Card], videos: int) -> Iterator[Table]:
+    """A row for each system, a column for each card: what it did, and what it died of. Pure."""
+    columns = ("", *(card.name for card in cards))
+    systems: dict[str, list[Sluice | Result]] = {"Sluice": [card.ours for card in cards]}
+    for number, other in enumerate(cards[0].others):
+        systems[other.name] = [card.others[number] for card in cards]
+    rates = tuple((name, *(rate_text(each, videos) for each in results)) for name, results in systems.items())
+    yield Table(f"Items/s; in brackets how many of the {videos} videos were done, where not all were", columns, rates)
+    deaths = ((name, *(_told(each) for each in results)) for name, results in systems.items())
+    yield Table("What the others died of", columns, tuple(row for row in deaths if any(row[1:])))
+
+
+def _told(result: Sluice | Result) -> str:
+    return result.told() if isinstance(result, Result) else ""
+
+
+def rate(result: Sluice | Result) -> float:
+    """Items a second; those of videos that died do not count. Pure."""
+    return result.items / result.seconds if result.seconds else 0.0
+
+
+def rate_text(result: Sluice | Result, videos: int) -> str:
+    """With how many videos were done. Pure."""
+    some = f" ({result.videos})" if 0 < result.videos < videos else ""
+    return f"{rate(result):.0f}{some}"
+
+
+def alone(runs: Sequence[Sluice]) -> Table:
+    """The engine: a column for each run. Pure."""
+    most = max(run.decoders for run in runs)
+    names = [f"{run.budget_gb:g} GB{'' if run.decoders == most else ', one decoder'}" for run in runs]
+    roles = ("image", "speech", "text", "voice")
+    lines: dict[str, Callable[[Sluice], Cell]] = {
+        "busy": lambda run: f"{run.busy:.1%}",
+        "time for changing models": lambda run: f"{run.swap_share:.1%}",
+        "changes": lambda run: run.swaps,
+        "admitted, at most": lambda run: f"{run.admitted:.1%}",
+        "used, at most": lambda run: f"{run.used:.1%}",
+        "out of memory": lambda run: run.oom_events,
+        "batches split": lambda run: run.splits,
+        "items lost": lambda run: run.lost,
+        f"batches: {', '.join(roles)}": lambda run: ", ".join(str(run.batches[role]) for role in roles),
+        "longest wait, s": lambda run: run.longest_wait_seconds,
+        "longest batch, s": lambda run: run.longest_batch_seconds,
+        "bound needed, s": lambda run: "turns" if run.swaps else run.needed_batch_seconds,
+    }
+    rows = tuple((name, *(tell(run) for run in runs)) for name, tell in lines.items())
+    return Table("Sluice alone", ("", *names), rows, digits=2)
+
+
+def throughput(cards: Sequence[Card]) -> Chart:
+    """Items a second over the size of the card. Pure."""
+    lines: dict[str, tuple[tuple[float, float], ...]] = {
+        "Sluice": tuple((card.ours.budget_gb, rate(card.ours)) for card in cards)
+    }
+    for number, other in enumerate(cards[0].others):
+        lines[other.name] = tuple((card.ours.budget_gb, rate(card.others[number])) for card in cards)
+    return Chart("scheduler", "Simulated cards: items/s, those of lost videos left out", "card, GB", "items/s", lines)
+
+
+def work(videos: Sequence[Video], decoders: int) -> Iterator[str]:
+    """What was simulated. Pure."""
+    hours = sum(video.frames for video in videos) / 3600
+    items = sum(sum(items_of(video).values()) for video in videos)
+    yield (
+        f"The work: {len(videos)} videos, {hours:.1f} hours, {items:,} items, {decoders} decoders. The engine's own "
+        f"time is put at {HOST_SECONDS[0] * 1e3:g} ms a batch and {HOST_SECONDS[1] * 1e6:g} µs an item."
+    )
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The work and the cards."""
+    parser.add_argument(
+        "--videos", type=int, default=24, help="of 5 to 30 minutes, random lengths (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--decoders", type=int, default=8, help="decoder processes (default: %(default)s, so that the card is short)"
+    )
+    parser.add_argument("--budgets", type=float, nargs="+", default=list(BUDGETS_GB), metavar="GB")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-overhead", action="store_true", help="leave out what is measured on this machine's CPU")
-    arguments = parser.parse_args()
+
+
+def measure(arguments: argparse.Namespace) -> Findings:
+    """Simulate every system on every card; the smallest and the largest with one decoder, too."""
     videos = archive(arguments.videos, (5, 30), arguments.seed)
-    compared = [
-        (sluice(gb, videos, arguments.decoders), baselines(gb, videos, arguments.decoders)) for gb in arguments.budgets
-    ]
-    alone = (arguments.budgets[0], arguments.budgets[-1]) if arguments.decoders > 1 else ()
-    starved = [sluice(gb, videos, 1) for gb in alone]
-    measured = None if arguments.no_overhead else overhead()
-    found: dict[str, Any] = {
-        "machine": machine(),
-        "seed": arguments.seed,
-        "assumptions": assumptions(),
-        "sluice": [asdict(ours) for ours, _ in compared] + [asdict(each) for each in starved],
-        "before": {f"{ours.budget_gb:g}": [asdict(each) for each in others] for ours, others in compared},
-        "overhead": asdict(measured) if measured is not None else None,
-    }
-    if arguments.json:
-        print(json.dumps(found))
-    else:
-        hours = sum(video.frames for video in videos) / 3600
-        print(*assumptions(), sep="\n")
-        print(f"Engine: {HOST_SECONDS[0] * 1e3:g} ms a batch and {HOST_SECONDS[1] * 1e6:g} µs an item.")
-        count = sum(sum(items_of(video).values()) for video in videos)
-        print(f"Work: {len(videos)} videos, {hours:.1f} hours, {count} items, {arguments.decoders} decoders.")
-        for ours, others in compared:
-            print(*comparison(ours.budget_gb, ours, others), sep="\n")
-        print(*details([ours for ours, _ in compared] + starved), sep="\n")
-        if measured is not None:
-            print(*measured.told(), sep="\n")
-    aims = [aim for run in [*(ours for ours, _ in compared), *starved] for aim in missed(run)]
-    if aims:
-        print("Missed:", *aims, sep="\n  ", file=sys.stderr)
-    return 1 if aims else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    budgets, decoders = sorted(set(arguments.budgets)), arguments.decoders
+    cards = [Card(sluice(gb, videos, decoders), baselines(gb, videos, decoders)) for gb in budgets]
+    ends = sorted({budgets[0], budgets[-1]}) if decoders > 1 else []
+    starved = [sluice(gb, videos, 1) for gb in ends]
+    return findings(cards, starved, None if arguments.no_overhead else overhead(), videos)

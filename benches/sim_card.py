@@ -13,6 +13,7 @@ A transformer layer of width d has 12 d² weights (4 d² attention, 8 d² MLP), 
 takes two operations for a token.
 """
 
+from benches.report import Table
 from engine.simulated_device import Cost
 
 GIB = 1024**3
@@ -86,18 +87,31 @@ TOGETHER = "Whisper large-v3 int8, CLIP ViT-L/14, BGE-M3, ECAPA-TDNN"
 
 
 def assumptions() -> list[str]:
-    """The table as lines for people."""
-    lines = [
+    """Of the card, as lines for people."""
+    return [
         f"Assumed, not measured: a card of the T4's class ({HALF_FLOPS / 1e12:.0f} TFLOP/s half and "
         f"{SINGLE_FLOPS / 1e12:.0f} single precision sustained, {MEMORY_BYTES_PER_SECOND / 1e9:.0f} GB/s, "
         f"{HOST_BYTES_PER_SECOND / 1e9:.0f} GB/s to the host, {DISK_BYTES_PER_SECOND / 1e9:.0f} GB/s from disk), "
-        f"{CONTEXT_BYTES / MB:.0f} MB context, {FRAGMENTATION:.0%} of caches unusable. {TOGETHER}.",
-        "model    weights MB   MB/batch   MB/item   ms/batch   ms/item   s back from host   s from disk",
+        f"{CONTEXT_BYTES / MB:.0f} MB context, {FRAGMENTATION:.0%} of caches unusable. {TOGETHER}."
     ]
-    for role, each in COSTS.items():
-        lines.append(
-            f"{role:<8}{each.weights_bytes / MB:>11.0f}{each.batch_bytes / MB:>11.0f}{each.item_bytes / MB:>10.0f}"
-            f"{each.batch_seconds * 1e3:>11.1f}{each.item_seconds * 1e3:>10.2f}{each.host_seconds:>19.2f}"
-            f"{each.disk_seconds:>14.2f}"
+
+
+def assumed() -> Table:
+    """Of the models: a row for each."""
+    columns = (
+        "model", "weights MB", "MB/batch", "MB/item", "ms/batch", "ms/item", "s back from host", "s from disk",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            role,
+            each.weights_bytes / MB,
+            each.batch_bytes / MB,
+            each.item_bytes / MB,
+            each.batch_seconds * 1e3,
+            each.item_seconds * 1e3,
+            each.host_seconds,
+            each.disk_seconds,
         )
-    return lines
+        for role, each in COSTS.items()
+    )
+    return Table("Assumed of the models, not measured", columns, rows)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from benches.report import Ratio, Table
 from benches.sim_card import COSTS
 from benches.sim_workload import LightModel, Video, tasks
 from engine.budget import Budget, CostModel
@@ -58,24 +59,33 @@ class Overhead:
     host_points_seconds: float
     vit_seconds: float  # a batch of 32 in CLIP's ViT-B/32, random weights, on this CPU
 
-    def told(self) -> list[str]:
-        """Lines for people."""
-        lines = [
-            f"\nEngine's own CPU time for a batch of {BATCH} frames             ms   µs/item"
-            f"   of {FAST_BATCH_SECONDS * 1e3:.0f} ms   of ViT-B/32 here ({self.vit_seconds:.2f} s)"
-        ]
-        rows = (
-            ("simulated device, without points", self.simulated_seconds),
-            ("simulated device, with points", self.simulated_seconds + self.simulated_points_seconds),
-            ("CPU device, without points", self.host_seconds),
-            ("CPU device, with points", self.host_seconds + self.host_points_seconds),
+    def ways(self) -> dict[str, float]:
+        """Seconds for a batch, by what is in them."""
+        return {
+            "simulated device, without points": self.simulated_seconds,
+            "simulated device, with points": self.simulated_seconds + self.simulated_points_seconds,
+            "CPU device, without points": self.host_seconds,
+            "CPU device, with points": self.host_seconds + self.host_points_seconds,
+        }
+
+    def table(self) -> Table:
+        """For people."""
+        rows = tuple(
+            (name, seconds * 1e3, seconds / BATCH * 1e6, seconds / FAST_BATCH_SECONDS, seconds / self.vit_seconds)
+            for name, seconds in self.ways().items()
         )
-        for name, seconds in rows:
-            lines.append(
-                f"{name:<54}{seconds * 1e3:>9.2f}{seconds / BATCH * 1e6:>10.1f}{seconds / FAST_BATCH_SECONDS:>11.1%}"
-                f"{seconds / self.vit_seconds:>13.3%}"
-            )
-        return lines
+        share = f"of ViT-B/32 here ({self.vit_seconds:.2f} s)"
+        columns = ("", "CPU ms", "µs/item", f"of {FAST_BATCH_SECONDS * 1e3:.0f} ms", share)
+        return Table(f"The engine's own time for a batch of {BATCH} frames, the least of some rounds", columns, rows)
+
+    def ratios(self) -> list[Ratio]:
+        """Beside the aim."""
+        fast = f"a batch of {FAST_BATCH_SECONDS * 1e3:.0f} ms"
+        return [
+            Ratio(f"engine's own time / {fast}, {name}", seconds / FAST_BATCH_SECONDS, AIM)
+            for name, seconds in self.ways().items()
+            if name.startswith("simulated")
+        ]
 
 
 def overhead(batches: int = 200, rounds: int = 5) -> Overhead:
