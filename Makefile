@@ -10,15 +10,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input
-BENCHES := embedders audio_cost store transport memory scheduler_sim
-embedders := --image demo/models/tiny-clip --device cpu
-audio_cost := demo/bench.mp4 --hours 0.1 0.4
-store :=
-transport := demo/bench.mp4 --repeat 3 --megabytes 500
-memory := demo/bench.mp4 --hours 0.05 0.2 --stop-engine 5 --models demo/models
-scheduler_sim :=
-
-.PHONY: help setup cuda demo test check chaos soak bench quality $(BENCHES) clean distclean
+.PHONY: help setup cuda demo test check chaos soak bench quality clean distclean
 help:  ## this list
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
@@ -43,21 +35,15 @@ chaos: $(VENV)/.ready-dev  ## kill processes at random, then every other disturb
 soak: $(VENV)/.ready-dev  ## an hour of short videos: does memory rise? MINUTES=60
 	@$(RUN) -m tests.chaos.soak --minutes $(or $(MINUTES),60) $(ARGS)
 
-bench: $(VENV)/.ready-bench  ## measure this machine, some minutes; each bench has its --help
-	@mkdir -p demo
-	@$(RUN) run.py models tiny demo/models --json >demo/models.json
-	@$(RUN) -m benches.sample_video demo/bench.mp4
-	@$(MAKE) $(BENCHES)
-
-$(BENCHES): %:
-	@echo "--- python -m benches.$* $($*)"
-	@$(RUN) -m benches.$* $($*)
+bench: $(VENV)/.ready-bench  ## measure this machine, a quarter of an hour: tables and plots in bench-results; ARGS="decode store": some alone
+	@status=0; $(RUN) -m benches all --results bench-results $(ARGS) || status=$$?; \
+		$(RUN) -m benches render bench-results; exit $$status
 
 quality: $(VENV)/.ready-quality  ## how right it is, with the models at hand, on labelled media; ARGS="/path/to/media --json FILE"
 	@$(RUN) -m benches.quality $(ARGS)
 
-clean:  ## remove what demo, test and check made
-	@rm -rf demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove what demo, test, check and bench made
+	@rm -rf demo bench-results build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean  ## remove .venv too

@@ -1,23 +1,32 @@
-"""What the audio path costs: `python -m benches.audio_cost MEDIUM [--hours 0.5 2]`.
+"""What the audio path costs: `python -m benches sound [MEDIUM]`.
 
 Joins copies of a medium's sound track to the lengths asked for (stream copy, in a temporary directory), and reads each
-three times, in a process of its own: decoding alone, decoding and resampling, and everything with voice detection and
-windows. Prints CPU seconds and wall seconds per hour of sound, and the peak resident memory above that of the imports.
+in three ways: decoding alone, decoding and resampling, and everything with voice detection and windows. Each way has a
+process of its own, which has imported all libraries before and reads what it is told, so lengths and ways take turns.
+CPU seconds are those of that process. Memory is the most that was resident while a track was read. MEDIUM is generated
+footage where none is named.
 """
 
 import argparse
+import contextlib
+import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
 
+from benches.corpus import SEED, footage
+from benches.measuring import Candidate, Cost, median, ratio_of, rounds, spread
+from benches.report import Cell, Chart, Findings, Table
+from benches.show import cell_text
+from engine.host_memory import high_water_bytes, restart_peak, rss_bytes
 from stages.audio import decoded_blocks, read_audio
 from stages.media import open_media, probe
 from stages.options import DecodeOptions, SpeechOptions
@@ -25,6 +34,9 @@ from stages.torchaudio_shim import import_torchaudio
 from stages.vad import VoiceActivityDetector
 from stages.windows import read_speech_windows
 from transport.messages import MediaInfo
+
+TITLE = "the sound of a video: processor time to decode, resample and find speech, and memory against its length"
+LARGEST_GROWTH = 1.05  # of the peak, from the shortest track to the longest: memory must not hang on the length
 
 
 def join(source: Path, target: Path, hours: float) -> None:
@@ -57,43 +69,145 @@ WORK: dict[str, Callable[[bytes, MediaInfo], Iterator[object]]] = {
 }
 
 
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# --- the reading process ----------------------------------------------------------------------------------------------
 
 
-def measure(path: Path, work: str) -> str:
-    """Runs in the child: reads the track once, in one of three ways."""
+def serve(work: str) -> None:
+    """Runs in a process of its own: reads each track that standard input names, and answers with figures."""
     import_torchaudio()
     VoiceActivityDetector()
+    imported_bytes = rss_bytes()
+    for line in sys.stdin:
+        print(json.dumps(read(Path(line.rstrip("\n")), work) | {"imported_bytes": imported_bytes}), flush=True)
+
+
+def read(path: Path, work: str) -> dict[str, float]:
+    """One track, once."""
     media = probe(os.fsencode(path), DecodeOptions())
-    before, cpu, wall = peak_bytes(), time.process_time(), time.perf_counter()
+    is_told = restart_peak() is not None
+    cpu, wall = time.process_time(), time.perf_counter()
     items = sum(1 for _ in WORK[work](os.fsencode(path), media))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    hours = (media.duration_seconds or 0.0) / 3600
-    above = (peak_bytes() - before) / 1e6
-    return f"{hours:7.2f}{work:>20}{cpu / hours:10.1f}{wall / hours:10.1f}{before / 1e6:10.0f}{above:12.1f}{items:8d}"
+    peak = {"peak_bytes": float(high_water_bytes())} if is_told else {}  # else it is that of the longest track so far
+    return {
+        "cpu_seconds": cpu,
+        "wall_seconds": wall,
+        "items": items,
+        "hours": (media.duration_seconds or 0) / 3600,
+    } | peak
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("medium", type=Path)
-    parser.add_argument("--hours", type=float, nargs="+", default=[0.5, 2.0])
-    parser.add_argument("--work", choices=WORK, help="read the medium as it is, in this process, in this way")
-    arguments = parser.parse_args()
-    if arguments.work:
-        print(measure(arguments.medium, arguments.work))
-        return
-    print(
-        f"{'hours':>7}{'':20}{'CPU s/h':>10}{'wall s/h':>10}{'MB before':>10}{'MB above':>12}{'items':>8}", flush=True
+class Reader:
+    """A process that reads in one way; of one thread, as a decoder's share of a full machine is."""
+
+    def __init__(self, work: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benches.audio_cost", work],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.communicate()
+
+    def read(self, path: Path) -> dict[str, float]:
+        """Its figures. Raises EOFError when the process ended; what went wrong is on its standard error."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # said below
+            print(path, file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise EOFError(f"the process that reads {path} ended")
+        figures: dict[str, float] = json.loads(line)
+        return figures
+
+
+# --- findings ---------------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The medium, the lengths, how often."""
+    parser.add_argument("medium", type=Path, nargs="?", metavar="MEDIUM", help="default: a minute of generated footage")
+    parser.add_argument("--hours", type=float, nargs="+", default=[0.1, 0.3], help="default: 0.1 and 0.3")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+
+
+def measure(arguments: argparse.Namespace) -> Findings:
+    """All ways and lengths in turn, after each was read once."""
+    hours = sorted(set(arguments.hours))
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        medium = footage(arguments.medium, Path(directory))
+        tracks = {each: Path(directory) / f"joined-{each}.mka" for each in hours}
+        for each, track in tracks.items():
+            join(medium, track, each)
+        readers = {work: stack.enter_context(Reader(work)) for work in WORK}
+        candidates: dict[str, Candidate] = {
+            key(work, each): partial(readers[work].read, track) for work in WORK for each, track in tracks.items()
+        }
+        costs = rounds(candidates, arguments.rounds)
+    return findings(costs, hours, arguments.medium.name if arguments.medium else f"made footage (seed {SEED})")
+
+
+def key(work: str, hours: float) -> str:
+    """A candidate's name."""
+    return f"{work}, {hours:g} h"
+
+
+def findings(costs: Mapping[str, Sequence[Cost]], hours: Sequence[float], medium: str) -> Findings:
+    """Pure."""
+    short, long, all_of_it = hours[0], hours[-1], list(WORK)[-1]
+    above, below = (values(costs[key(all_of_it, each)], "peak_bytes") for each in (long, short))
+    found = Findings(
+        tables=[Table(f"The sound of {medium}", COLUMNS, tuple(rows(costs, hours)))],
+        charts=[
+            Chart(
+                name="sound",
+                title="Processor time for an hour of sound",
+                x="",
+                y="CPU s",
+                bars={work: median(cpu_per_hour(costs[key(work, long)])) for work in WORK},
+                kind="bars",
+            )
+        ],
+        notes=["Sound without speech costs less: what is not said is not windowed, let alone sent."],
     )
-    with tempfile.TemporaryDirectory() as directory:
-        for hours in arguments.hours:
-            joined = Path(directory) / f"joined-{hours}.mka"
-            join(arguments.medium, joined, hours)
-            for work in WORK:
-                command = [sys.executable, "-m", "benches.audio_cost", str(joined), "--work", work]
-                subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if above and short < long:
+        name = f"peak memory of everything, {long:g} h / {short:g} h"
+        found.ratios.append(ratio_of(name, above, below, LARGEST_GROWTH))
+    return found
+
+
+COLUMNS = ("way", "hours", "CPU s/h", "spread", "wall s/h", "MB after imports", "peak MB above", "items")
+
+
+def rows(costs: Mapping[str, Sequence[Cost]], hours: Sequence[float]) -> Iterator[tuple[Cell, ...]]:
+    """A line for each way and length, medians. Pure."""
+    for work in WORK:
+        for each in hours:
+            of = costs[key(work, each)]
+            low, high = (cell_text(rate, 3) for rate in spread(cpu_per_hour(of)))
+            wall = median([cost.values["wall_seconds"] / cost.values["hours"] for cost in of])
+            imported, peaks = median(values(of, "imported_bytes")), values(of, "peak_bytes")
+            above = (median(peaks) - imported) / 1e6 if peaks else None
+            items = round(median(values(of, "items")))
+            yield work, each, median(cpu_per_hour(of)), f"{low} to {high}", wall, round(imported / 1e6), above, items
+
+
+def values(costs: Sequence[Cost], name: str) -> list[float]:
+    """What the rounds found; empty where the system does not tell. Pure."""
+    return [cost.values[name] for cost in costs if name in cost.values]
+
+
+def cpu_per_hour(costs: Sequence[Cost]) -> list[float]:
+    """CPU seconds for an hour of sound, of each round. Pure."""
+    return [cost.values["cpu_seconds"] / cost.values["hours"] for cost in costs]
 
 
 if __name__ == "__main__":
-    main()
+    serve(sys.argv[1])

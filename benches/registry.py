@@ -15,6 +15,7 @@ from benches.report import Findings
 
 # In the order in which `make bench` runs them.
 BENCHES: dict[str, str] = {
+    "sound": "benches.audio_cost",
     "transport": "benches.transport",
     "models": "benches.models",
     "scheduler": "benches.scheduler_sim",
