@@ -73,7 +73,7 @@ def usage_of(rate: Rate, peaks: Peaks, *, seconds: float, device: str | None, st
         decoders=config.decoder_processes,
         decoded_per_second=rate("decoder items"),
         models=tuple(_model(role, rate, engine_up) for role in roles),
-        waiting=_part(rate("engine waiting"), engine_up),
+        waiting=_part(rate("engine waiting"), engine_up) if engine_up else 1.0,  # none is there
         blocked=_part(rate("engine blocked"), engine_up),
         changing=_part(rate("engine changes"), engine_up),
         host_fill=_part(rate("engine bytes"), engine_up * config.engine.host_mb * 2**20),

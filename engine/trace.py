@@ -153,10 +153,9 @@ def _refused(path: Path, reason: str | None) -> ConfigError:
 def _is_whole(events: bytes) -> bool:
     """Whether they can stand in a list: a decoder that was taken over may send anything."""
     try:
-        _decode(b"[" + events + b"]")
+        return bool(_decode(b"[" + events + b"]"))
     except msgspec.DecodeError:
         return False
-    return True
 
 
 class TraceFile:
