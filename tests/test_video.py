@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stages import pyav_backend
 from stages.errors import MediaError
 from stages.media import probe
 from stages.options import DecodeOptions
+from stages.skipping import Step
 from stages.video import SampledFrame, plan_spans, read_frames
 from tests.media_factory import (
     concatenate,
@@ -129,7 +131,29 @@ def test_spans_give_what_one_pass_gives(
     assert as_data(by_spans(made[kind], options, 5.0)) == as_data(samples(made[kind], options=options))
 
 
-@pytest.mark.parametrize("fps", [0.5, 1.0, 7.0, 12.5, 25.0, 60.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_leaving_out_what_follows_a_sample_changes_nothing(kind: str, made: dict[str, Path]) -> None:
+    """GOPs of one second: at 0.6 frames a second some hold no sample, and others end long after theirs."""
+    skipped = samples(made[kind], options=DecodeOptions(fps=0.6))
+    assert as_data(skipped) == as_data(samples(made[kind], options=DecodeOptions(fps=0.6, skip="none")))
+    assert len(skipped) == 3
+
+
+@pytest.mark.parametrize("kind", ["h264", "hevc", "vp9", "mjpeg", "prores"])
+def test_sparse_samples_need_few_packets(kind: str, made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[Step] = []
+    decode = pyav_backend._Decoding._decode
+
+    def counted(decoding: pyav_backend._Decoding, step: Step) -> Iterator[Sample]:
+        decoded.append(step)
+        return decode(decoding, step)
+
+    monkeypatch.setattr(pyav_backend._Decoding, "_decode", counted)
+    assert [number for _, number in shown(samples(made[kind], options=DecodeOptions(fps=0.5)))] == [0, 50, 100]
+    assert len(decoded) <= 3 * 4  # of 125; some come before a decoder gives its first picture
+
+
+@pytest.mark.parametrize("fps", [0.3, 1.0, 7.0, 12.5, 25.0, 60.0])
 @pytest.mark.parametrize("kind", ["h264-open-gop", "hevc-open-gop", "mpeg2-ps", "vp8"])
 def test_skipping_changes_nothing(kind: str, fps: float, made: dict[str, Path]) -> None:
     skipped = samples(made[kind], options=DecodeOptions(fps=fps))
