@@ -1,9 +1,10 @@
 """What benches share: long media made of copies of one, and what a decoder imports for a medium."""
 
 import importlib
+import math
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -45,7 +46,17 @@ def concatenate(source: Path, target: Path, copies: int) -> Path:
     Each copy begins where the longest stream of the one before ends, so that picture and sound stay together. Sound
     before the beginning (the priming of AAC) is left out: it would overlap.
     """
-    with av.open(str(target), "w") as output:
+    return _written(source, target, copies, None)
+
+
+def repeated(source: Path, target: Path, seconds: float) -> Path:
+    """As `concatenate`, for so many seconds: the last copy is cut off there, to within a packet."""
+    copies = math.ceil(seconds / media_seconds(source))
+    return _written(source, target, copies, Fraction(round(seconds * _TICKS), _TICKS))
+
+
+def _written(source: Path, target: Path, copies: int, limit: Fraction | None) -> Path:
+    with av.open(str(target), "w", options={"fflags": "+bitexact"}) as output:  # or Matroska's ids would be by chance
         joined: dict[int, _Joined] = {}  # by index in the source
         begin = Fraction(0)  # seconds
         for _ in range(copies):
@@ -53,9 +64,25 @@ def concatenate(source: Path, target: Path, copies: int) -> Path:
                 streams = [stream for kind in ("video", "audio") if (stream := medium.streams.best(kind)) is not None]
                 for stream in streams:
                     if stream.index not in joined:
-                        joined[stream.index] = _Joined(output.add_stream_from_template(stream))
-                begin = _append(medium.demux(streams), joined, begin - Fraction(medium.start_time or 0, _TICKS), begin)
+                        joined[stream.index] = _Joined(output.add_stream_from_template(stream, opaque=True))
+                shift = begin - Fraction(medium.start_time or 0, _TICKS)
+                packets = medium.demux(streams)
+                kept = packets if limit is None else _until(packets, limit - shift)
+                begin = _append(kept, joined, shift, begin)
     return target
+
+
+def _until(packets: Iterable[Any], end_seconds: Fraction) -> Iterator[Any]:
+    """Those that begin before the end, in the order of decoding: so nothing that is kept lacks what it needs."""
+    ended: set[int] = set()
+    for packet in packets:
+        if packet.stream.index in ended:
+            continue
+        time = packet.dts if packet.dts is not None else packet.pts
+        if time is not None and time * packet.time_base >= end_seconds:
+            ended.add(packet.stream.index)
+        else:
+            yield packet
 
 
 @dataclass
