@@ -173,20 +173,15 @@ def lines_of(profile: dict[str, Any]) -> Iterator[str]:
     yield f"decoders: {parts}"
     parts = ", ".join(f"{_percent(share)} {_WORDS[name]}" for name, share in profile["engine"].items())
     yield f"engine: {parts}"
-    yield from bottleneck_lines(profile["bottleneck"])
+    yield profile["bottleneck"]["sentence"]
+    if settings := profile["bottleneck"]["settings"]:
+        yield f"Turn next: {'; or '.join(settings)}."
 
 
 _WORDS = {
     "decode": "decoding", "credit": "waiting for credit", "idle": "without a task", "running": "models run",
     "changing": "models change", "waiting": "waiting for items", "blocked": "waiting for room for results",
 }  # fmt: skip
-
-
-def bottleneck_lines(bottleneck: dict[str, Any]) -> Iterator[str]:
-    """The verdict for people: the sentence, and what to turn."""
-    yield bottleneck["sentence"]
-    if bottleneck["settings"]:
-        yield f"To turn next: {'; or '.join(bottleneck['settings'])}."
 
 
 def _queue(row: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from engine.profile import bottleneck_lines
 from engine.progress import clock
 
 COLUMNS = 80
@@ -134,10 +133,13 @@ def _lines(document: dict[str, Any]) -> Iterator[Text]:
 
 
 def _bottleneck(bottleneck: dict[str, Any]) -> Iterator[RenderableType]:
-    """In full, over several lines: it says what to do."""
+    """In full, over several lines: it says what to do. Nothing while nothing is done."""
+    if bottleneck["stage"] == "none":
+        return
     table = Table.grid(padding=(0, 2))
-    for name, text in zip(("limit", "next"), bottleneck_lines(bottleneck), strict=False):
-        table.add_row(f"{name:6}", Text(text))
+    table.add_row("limit ", Text(bottleneck["sentence"]))
+    if bottleneck["settings"]:
+        table.add_row("next", Text("; or ".join(bottleneck["settings"])))
     yield table
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -18,7 +19,7 @@ from engine.report import Peaks
 from engine.status import History, Moment, ProcessState, RootState, document
 from engine.tally import Tally
 from engine.videos import VideoError, VideoJob
-from transport.messages import ConsumerStats, EngineStats, MediaInfo, ModelStats
+from transport.messages import ConsumerStats, DecoderStats, EngineStats, MediaInfo, ModelStats
 
 MEDIA = MediaInfo(container="mp4", duration_seconds=100.0, start_seconds=0.0, video=None, audio=None)
 
@@ -33,10 +34,13 @@ def full_document(store: str = "writing") -> dict[str, Any]:
         EngineStats(
             models={"image": model, "text": model}, host_bytes=5_000_000, busy_seconds=2.0, uptime_seconds=4.0,
             peak_device_bytes=7, peak_rss_bytes=100, budget_bytes=10, releases=1, changes=4, device_bytes=6,
-            rss_bytes=90,
+            rss_bytes=90, waiting_seconds=1.5,
         )
     )  # fmt: skip
-    peaks.see(ConsumerStats(points=50, queued_bytes=8, retries=1, state=store, peak_rss_bytes=20, spool_bytes=11))
+    consumer = ConsumerStats(points=50, queued_bytes=8, retries=1, state=store, peak_rss_bytes=20, spool_bytes=11)
+    peaks.see(msgspec.structs.replace(consumer, uptime_seconds=2.0, writing_seconds=0.5))
+    gone = DecoderStats(index=1, peak_rss_bytes=0, generation=3, credit_seconds=3.5, cpu_seconds=6.5)
+    peaks.past_decoders = gone  # its successor has not said anything
     done = VideoJob(b"a", "a.mp4", 0.0, media=MEDIA, status="indexed", searchable_seconds=4.0)
     done.sums = Counter(speech_seconds=8, text_seconds=6)
     tally.add(done)
@@ -100,6 +104,12 @@ def test_the_last_document_is_served(metrics: Metrics, port: int) -> None:
     assert samples["sluice_items_total{model=image}"] == 5.0
     assert samples["sluice_busy_seconds_total{model=text}"] == 2.5
     assert samples["sluice_batch_items{model=image}"] == 16.0
+    assert samples["sluice_decoder_seconds_total{state=credit}"] == 3.5
+    assert samples["sluice_engine_seconds_total{state=waiting}"] == 1.5
+    assert samples["sluice_consumer_seconds_total{state=writing}"] == 0.5
+    assert samples["sluice_cpu_seconds_total{role=decoder}"] == 6.5
+    assert samples["sluice_bottleneck{stage=none}"] == 1.0, "nothing has grown yet"
+    assert samples["sluice_bottleneck{stage=decoders}"] == 0.0
     assert samples["sluice_device_budget_bytes"] == 10.0
     assert samples["sluice_pressure_total{tier=releases}"] == 1.0
     assert samples["sluice_restarts_total{role=engine}"] == 1.0

@@ -4,10 +4,12 @@ import json
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.config import load_config
 from engine.pace import Pace
 from engine.report import Peaks
 from engine.status import History, Moment, ProcessState, RootState, document
@@ -131,6 +133,28 @@ def test_stages_show_rates_of_the_last_half_minute() -> None:
         "items": 598, "items_per_second": 2.0, "busy": 0.5, "busy_seconds": 49.5, "queued_items": 3,
         "queued_bytes": 900, "batch": 16, "oom_events": 2, "batch_splits": 1,
     }  # fmt: skip
+
+
+def test_the_bottleneck_is_that_of_the_last_ten_minutes() -> None:
+    """At first the decoders are, then the speech model for longer than that."""
+    history, shown = History(), {}
+    peaks = Peaks(config=load_config(settings=["decode.processes=1"]))
+    decoded = waited = ran = 0.0
+    for second in range(1500):
+        decoding = second < 700
+        decoded, waited, ran = decoded + decoding, waited + 0.9 * decoding, ran + 0.95 * (not decoding)
+        peaks.see(DecoderStats(index=0, peak_rss_bytes=1, decode_seconds=decoded, credit_seconds=second - decoded))
+        stats = engine_stats(items=round(4 * ran), busy_seconds=ran)
+        models = {"speech": stats.models["image"]}
+        peaks.see(msgspec.structs.replace(stats, models=models, uptime_seconds=second, waiting_seconds=waited))
+        at = moment(now_seconds=float(second), started_seconds=0.0, device="cuda:0")
+        shown[second] = document(at, peaks, Tally(), history)["bottleneck"]
+    assert shown[0]["stage"] == "none"
+    assert shown[690]["stage"] == "decoders"
+    assert shown[1499]["stage"] == "speech"
+    assert shown[1499]["share"] == pytest.approx(0.95, abs=0.01)
+    assert shown[1499]["sentence"].startswith("The speech model is the bottleneck: it runs 95 % of the engine's time")
+    assert "a smaller models.speech" in shown[1499]["settings"]
 
 
 def test_processes_show_their_size_and_restarts_add_up_by_role() -> None:

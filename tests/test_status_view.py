@@ -69,6 +69,22 @@ def test_a_page_shows_what_matters() -> None:
     assert engine == ["engine", "2", "90", "B", "1", "ready"]
 
 
+def test_what_holds_the_work_up_is_said_in_full_with_what_to_turn() -> None:
+    document, silent = full_document(), text_of(full_document())
+    sentence = "The decoders are the bottleneck: they decode 95 % of their time, and the engine waits 60 % of its own."
+    document["bottleneck"] = {
+        "stage": "decoders", "share": 0.95, "sentence": sentence, "settings": ["more of [this]", "less of that"],
+    }  # fmt: skip
+    text = text_of(document)
+    lines = [line.rstrip() for line in text.splitlines()]
+    at = next(number for number, line in enumerate(lines) if line.startswith("limit   The decoders are the bottleneck"))
+    assert lines[at + 1] == "        engine waits 60 % of its own."
+    assert lines[at + 2] == "next    more of [this]; or less of that"
+    assert "limit" not in silent
+    document["bottleneck"]["settings"] = []
+    assert "next    " not in text_of(document)
+
+
 def test_a_ledger_that_cannot_be_written_is_shown() -> None:
     assert "ledger" not in text_of(full_document())
     assert "ledger  waiting: locked" in text_of({**full_document(), "ledger": "waiting: locked"})
