@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def summary(outcomes: Sequence[Outcome]) -> Iterator[str]:
     yield from grid(("bench", "s", ""), [*rows, ("together", f"{total:.0f}", "")])
 
 
-def options_for(results: str, models: str, *, takes_models: bool) -> Iterable[str]:
+def options_for(results: str, models: str, *, takes_models: bool) -> list[str]:
     """What a bench is told. Pure."""
     return ["--results", results, *(["--models", models] if takes_models else [])]
 
@@ -81,7 +81,7 @@ def options_for(results: str, models: str, *, takes_models: bool) -> Iterable[st
 def child(name: str, results: str, models: str) -> int:
     """Runs in the bench's own process. Returns the exit code."""
     try:
-        running.run(name, list(options_for(results, models, takes_models=running.takes_models(name))))
+        running.run(name, options_for(results, models, takes_models=running.takes_models(name)))
     except SluiceError as error:
         print(f"{name}: {error.message}", file=sys.stderr)
         return 1

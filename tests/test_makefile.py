@@ -121,6 +121,27 @@ def test_chaos_and_soak_hand_their_settings_on(tree: Path) -> None:
 
 
 @needs_make
+def test_bench_runs_all_and_renders_also_when_one_failed(tree: Path) -> None:
+    assert make(tree, "bench", "ARGS=transport sound").returncode == 0
+    ran, rendered = calls(tree)[-2:]
+    assert ran == "-m benches all --results bench-results transport sound"
+    assert rendered == "-m benches render bench-results"
+    assert "matplotlib" in (tree / ".venv" / "bench.txt").read_text()
+    stand_in(tree / ".venv" / "bin" / "python", then='[[ "$*" != *" all "* ]]')
+    assert make(tree, "bench").returncode != 0
+    assert calls(tree) == ["-m benches all --results bench-results", "-m benches render bench-results"]
+    stand_in(tree / ".venv" / "bin" / "python", then='[[ "$*" != *" render "* ]]')
+    assert make(tree, "bench").returncode != 0
+
+
+@needs_make
+def test_clean_removes_what_benches_made(tree: Path) -> None:
+    (tree / "bench-results").mkdir()
+    assert make(tree, "clean").returncode == 0
+    assert not (tree / "bench-results").exists()
+
+
+@needs_make
 @pytest.mark.parametrize(
     "video", ["it's a film.mp4", 'say "hi".mkv', "100% #1 $HOME $(date).mp4", "a;b|c&d`e`.mp4", "two\nlines.mp4"]
 )
