@@ -19,7 +19,12 @@ BENCHES: dict[str, str] = {
     "transport": "benches.transport",
     "models": "benches.models",
     "scheduler": "benches.scheduler_sim",
+    "whole": "benches.whole",
+    "gpu": "benches.gpu",
 }
+
+# Not among all: they need what few machines have, and are run by name.
+APART: frozenset[str] = frozenset({"gpu"})
 
 
 class Bench(Protocol):

@@ -35,15 +35,20 @@ def main(argv: list[str]) -> int:
         return 2
     outcomes = [
         one(name, arguments.results, arguments.models or arguments.results / "models")
-        for name in arguments.names or registry.BENCHES
+        for name in arguments.names or default_names()
     ]
     print("\n".join(summary(outcomes)), file=sys.stderr)
     return 1 if any(outcome.exit_code for outcome in outcomes) else 0
 
 
+def default_names() -> list[str]:
+    """Those that any machine can run."""
+    return [name for name in registry.BENCHES if name not in registry.APART]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benches all", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all but {', '.join(registry.APART)}")
     parser.add_argument("--results", type=Path, default=running.RESULTS, help="directory (default: %(default)s)")
     parser.add_argument("--models", type=Path, metavar="DIR", help="small models (default: models/ in --results)")
     return parser

@@ -261,7 +261,7 @@ def test_one_that_fails_does_not_stop_the_others(
     python.write_text(STAND_IN.format(calls=calls), "utf-8")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setattr(registry, "BENCHES", {"first": "a", "bad": "b", "last": "c"})
+    monkeypatch.setattr(registry, "BENCHES", {"first": "a", "bad": "b", "last": "c", "gpu": "d"})
     save(a_report("bad"), results / "bad.json")
     assert benches_main.main(["all", "--results", str(results)]) == 1
     called = [line.split() for line in calls.read_text("utf-8").splitlines()]
@@ -282,6 +282,19 @@ def test_a_bench_among_all_gets_the_models_when_it_takes_them(tmp_path: Path) ->
     assert suite.child("fake", str(tmp_path), "the-models") == 0
     assert read(tmp_path / "fake.json").command.endswith(f"--results {tmp_path} --models the-models")
     assert suite.options_for("results", "models", takes_models=False) == ["--results", "results"]
+
+
+@pytest.mark.usefixtures("fake")
+def test_an_option_with_a_default_of_its_own_means_other_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert running.takes_models("fake")
+
+    def real_ones(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--models", default="models/real")
+
+    monkeypatch.setattr(registry.load("fake"), "add_arguments", real_ones)
+    assert not running.takes_models("fake")
+    monkeypatch.setattr(registry.load("fake"), "add_arguments", lambda parser: None)
+    assert not running.takes_models("fake")
 
 
 def test_a_process_of_its_own_says_how_it_ended(tmp_path: Path) -> None:
