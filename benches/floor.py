@@ -1,4 +1,4 @@
-"""The least that some work can take on a machine: processor seconds, and wall seconds of the best possible schedule. Pure.
+"""The least that some work can take on a machine: processor seconds, and wall seconds of the best schedule. Pure.
 
 Given is what decoding takes task by task with nothing behind it, and what the models take with everything in memory.
 Every figure here is a lower bound: no schedule on these cores, however clever, ends sooner than the largest of them.
@@ -23,9 +23,7 @@ class Floor:
 
     tasks: tuple[Task, ...]
     model_cpu_seconds: float  # of all models, in the way that takes least of it
-    models_alone_seconds: (
-        float  # wall time of all their batches, one after the other, in the way that takes least of it
-    )
+    models_alone_seconds: float  # wall time of all their batches in turn, in the way that takes least of it
     cores: int
 
     @property

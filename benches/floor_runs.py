@@ -1,0 +1,103 @@
+"""Runs the two halves of the floor, each in a process of its own, and puts what they say together.
+
+Halves(settings, media, directory).record() ── decode-only, once, untimed ─► frames.npy, sound.npy, index.json
+                                  .measure() ── decode-only, then model-only with one thread and with all ─► Floor
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from benches.floor import Floor, Task
+from benches.floor_work import Answer, Job, Pass
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement of both halves."""
+
+    decode: Answer
+    models: Answer
+
+    @property
+    def least(self) -> Pass:
+        """The pass over the models that took least processor time."""
+        return min(self.models.passes, key=lambda each: each.time.cpu_seconds)
+
+    @property
+    def fastest(self) -> Pass:
+        """… least wall time."""
+        return min(self.models.passes, key=alone_seconds)
+
+    def floor(self, cores: int) -> Floor:
+        """The bounds that follow from it."""
+        tails = {"frames": _item_seconds(self.fastest, "image"), "sound": _sound_tail_seconds(self.fastest)}
+        tasks = tuple(Task(part.time.cpu_seconds, tails[part.name]) for part in self.decode.passes[0].parts)
+        return Floor(tasks, self.least.time.cpu_seconds, alone_seconds(self.fastest), cores)
+
+
+def alone_seconds(models: Pass) -> float:
+    """Wall time of a pass where nobody else wants a core: with one thread its processor time, for it reads no disk."""
+    return models.time.cpu_seconds if models.threads == 1 else models.time.wall_seconds
+
+
+def _item_seconds(models: Pass, role: str) -> float:
+    """Wall time of one item in a full batch: a lower bound of what a lone one takes."""
+    found = [part for part in models.parts if part.name == role and part.items]
+    return sum(part.time.wall_seconds / part.items for part in found)
+
+
+def _sound_tail_seconds(models: Pass) -> float:
+    """The last window of a track is transcribed, and then a text is embedded; or a voice."""
+    return max(_item_seconds(models, "speech") + _item_seconds(models, "text"), _item_seconds(models, "voice"))
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Decode-only and model-only for one list of media."""
+
+    settings: Sequence[str]
+    media: Sequence[Path]
+    directory: Path  # where the work is written
+    warm_up: Path | None = None  # a medium that is decoded before the clock starts
+
+    def record(self) -> None:
+        """Write the work. Raises subprocess.CalledProcessError when a half fails; its words are on standard error."""
+        self.decode(record=True)
+
+    def decode(self, record: bool = False) -> Answer:
+        """Decode-only; only what is not recorded is worth timing."""
+        job = Job(
+            tuple(self.settings),
+            tuple(map(os.fspath, self.media)),
+            warm_up=None if self.warm_up is None else os.fspath(self.warm_up),
+            record=os.fspath(self.directory) if record else None,
+        )
+        return run_half("benches.floor_decode", job)
+
+    def models(self, batches: Mapping[str, int], threads: Sequence[int]) -> Answer:
+        """Model-only, over what was recorded."""
+        job = Job(tuple(self.settings), record=os.fspath(self.directory), batches=dict(batches), threads=tuple(threads))
+        return run_half("benches.floor_models", job)
+
+    def measure(self, batches: Mapping[str, int], cores: int) -> Measured:
+        """Both, the models with one thread and with one for each core."""
+        threads = (1, cores) if cores > 1 else (1,)
+        return Measured(self.decode(), self.models(batches, threads))
+
+
+def run_half(module: str, job: Job) -> Answer:
+    """Raises subprocess.CalledProcessError when it fails; its words are on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        input=msgspec.json.encode(job),
+        stdout=subprocess.PIPE,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Answer)
