@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 M_MMAP_THRESHOLD = -3  # malloc.h
 LARGE_BLOCK_BYTES = 4 * 1024 * 1024  # at 1 MiB page faults cost a quarter of the CPU time of small batches
 
+_contexts: list["zmq.Context[zmq.Socket[bytes]]"] = []  # of this process's control sockets: they hold its last words
+
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     """Where the sockets are, and whether what happens behind them is recorded."""
@@ -66,6 +68,7 @@ def connect_control(
     """Connect to the supervisor and say hello."""
     from transport.sockets import Channel
 
+    _contexts.append(context)
     channel: Channel[Message] = Channel.connect(context, spec.endpoints.control, receives, spec.identity)
     channel.send(Hello(role=spec.role, index=spec.index, pid=os.getpid()))
     return channel
@@ -82,6 +85,19 @@ def leave(control: "Channel[Any]", words: EngineLost, code: ExitCode) -> NoRetur
     control.socket.context.term()
     print(f"{words.code}: {words.message}", file=sys.stderr, flush=True)
     os._exit(code)
+
+
+def leave_in_order() -> NoReturn:
+    """End this process at once when its role is done, its sockets are closed and their last words are out.
+
+    To take an interpreter with torch and its kind apart takes seconds of processor time and gives back nothing that the
+    end of the process does not, and the supervisor waits for it: engine, decoders and consumer end one after the other.
+    """
+    for context in _contexts:
+        context.destroy()  # waits for LINGER_MS at most
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ExitCode.OK)
 
 
 def child_main(encoded_spec: bytes, parent: Connection, log: Connection) -> None:
@@ -105,6 +121,7 @@ def child_main(encoded_spec: bytes, parent: Connection, log: Connection) -> None
     except SluiceError as error:
         print(f"{error.code}: {error.message}", file=sys.stderr, flush=True)
         sys.exit(ExitCode.STORE_LOST if error.code == "store-lost" else ExitCode.CHILD_START_FAILED)
+    leave_in_order()
 
 
 def _role_main(role: str) -> Callable[[WorkerSpec], None]:
