@@ -3,8 +3,7 @@
 Joins copies of a medium's sound track to the lengths asked for (stream copy, in a temporary directory), and reads each
 in three ways: decoding alone, decoding and resampling, and everything with voice detection and windows. Each way has a
 process of its own, which has imported all libraries before and reads what it is told, so lengths and ways take turns.
-CPU seconds are those of that process. Memory is the most that was resident while a track was read. MEDIUM is generated
-footage where none is named.
+CPU seconds are those of that process. Memory is the most that was resident while a track was read.
 """
 
 import argparse
@@ -22,8 +21,8 @@ from pathlib import Path
 
 import av
 
-from benches.corpus import SEED, footage
 from benches.measuring import Candidate, Cost, median, ratio_of, rounds, spread
+from benches.options import add_medium, medium_in
 from benches.report import Cell, Chart, Findings, Table
 from benches.show import cell_text
 from engine.host_memory import high_water_bytes, restart_peak, rss_bytes
@@ -133,7 +132,7 @@ class Reader:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The medium, the lengths, how often."""
-    parser.add_argument("medium", type=Path, nargs="?", metavar="MEDIUM", help="default: a minute of generated footage")
+    add_medium(parser)
     parser.add_argument("--hours", type=float, nargs="+", default=[0.1, 0.3], help="default: 0.1 and 0.3")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
 
@@ -142,7 +141,7 @@ def measure(arguments: argparse.Namespace) -> Findings:
     """All ways and lengths in turn, after each was read once."""
     hours = sorted(set(arguments.hours))
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        medium = footage(arguments.medium, Path(directory))
+        medium, name = medium_in(Path(directory), arguments)
         tracks = {each: Path(directory) / f"joined-{each}.mka" for each in hours}
         for each, track in tracks.items():
             join(medium, track, each)
@@ -151,7 +150,7 @@ def measure(arguments: argparse.Namespace) -> Findings:
             key(work, each): partial(readers[work].read, track) for work in WORK for each, track in tracks.items()
         }
         costs = rounds(candidates, arguments.rounds)
-    return findings(costs, hours, arguments.medium.name if arguments.medium else f"made footage (seed {SEED})")
+    return findings(costs, hours, name)
 
 
 def key(work: str, hours: float) -> str:

@@ -11,7 +11,7 @@ loads:
 Time runs from the first message until all credit is back, so everything has arrived. CPU seconds are those of the
 sender, its ZeroMQ thread included and its sleep between messages left out. The share of the wire is the CPU time of the
 load "medium" over that of decoding MEDIUM, without imports: all frames at one a second by PyAV, and all windows of
-speech. MEDIUM is generated footage where none is named. Figures are medians of interleaved rounds; GB are 10^9 bytes.
+speech. Figures are medians of interleaved rounds; GB are 10^9 bytes.
 """
 
 import argparse
@@ -30,8 +30,9 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from benches.corpus import SEED, footage, import_all, libraries_for
+from benches.corpus import SEED, import_all, libraries_for
 from benches.measuring import in_turn, ratio_of, spread
+from benches.options import add_medium, medium_in
 from benches.report import Chart, Findings, Table
 from engine.config import Config
 from engine.ingress import Ingress
@@ -286,7 +287,7 @@ def table(rounds: Sequence[dict[str, dict[str, Any]]]) -> Table:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The medium, and how much."""
-    parser.add_argument("medium", type=Path, nargs="?", metavar="MEDIUM", help="default: a minute of generated footage")
+    add_medium(parser)
     parser.add_argument("--repeat", type=int, default=3, help="rounds (default: %(default)s)")
     parser.add_argument(
         "--megabytes",
@@ -299,7 +300,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(arguments: argparse.Namespace) -> Findings:
     """One round to warm up, which carries little, then those that count."""
     with tempfile.TemporaryDirectory() as directory:
-        medium = footage(arguments.medium, Path(directory))
+        medium, name = medium_in(Path(directory), arguments)
         one_round(medium, min(arguments.megabytes, WARM_UP_MEGABYTES))
         rounds = [one_round(medium, arguments.megabytes, number) for number in range(arguments.repeat)]
-    return findings(rounds, arguments.medium.name if arguments.medium else f"a minute of made footage (seed {SEED})")
+    return findings(rounds, name)

@@ -1,6 +1,7 @@
 """What all benches share: turns, ratios, tables, the command line, and all of them after each other."""
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 
 from benches import __main__ as benches_main
 from benches import registry, running, suite
+from benches.corpus import media_seconds
 from benches.measuring import cost_of, cpu_seconds, in_turn, ratio_of, rounds
-from benches.options import add_models, tiny_models
+from benches.options import add_models, medium_in, tiny_models
 from benches.report import Chart, Findings, Machine, Ratio, Report, Table, read, save
 from benches.show import cell_text, grid, markdown, plain, ratio_row, ratio_text
 from stages.errors import SluiceError
@@ -244,6 +246,21 @@ def test_small_models_are_built_below_the_results(tmp_path: Path, tiny_models_bu
 @pytest.fixture
 def tiny_models_built(tiny_models: TinyModels) -> Path:
     return tiny_models.directory
+
+
+def test_a_medium_is_taken_from_the_media_at_hand_else_made(sample_video: Path, tmp_path: Path) -> None:
+    unnamed = argparse.Namespace(medium=None)
+    assert medium_in(tmp_path, argparse.Namespace(medium=sample_video)) == (sample_video, "sample.mp4")
+    made, told = medium_in(tmp_path, unnamed, media=tmp_path / "nowhere")
+    assert (made.parent, told) == (tmp_path, "a minute of generated footage (seed 0)")
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "sample.mp4").symlink_to(sample_video)
+    manifest = {"files": [{"name": "sample.mp4", "expect": {"verdict": "ok"}}]}
+    (media / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    film, told = medium_in(tmp_path, unnamed, media)
+    assert told == film.name
+    assert media_seconds(film) == pytest.approx(180, abs=1)
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
