@@ -3,22 +3,20 @@
 Edge holds the GIL while it searches, scrolls, flushes and optimizes, so the store lives in a process of its own.
 """
 
-import json
 import logging
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import qdrant_edge as edge
 
 from stages.errors import StoreError, StoreUnavailable
-from stages.qdrant_local_values import damaged, edge_errors, from_edge, to_edge, to_filter, to_query
+from stages.qdrant_local_shard import CODED, Shard, load_shard, make_shard, may_recode, recode, size_bytes
+from stages.qdrant_local_values import EXACT_POINTS, edge_errors, from_edge, to_edge, to_filter, to_query
 from stages.qdrant_text import query_vector
 from stages.store import (
-    SPARSE_VECTOR,
     CollectionSpec,
     Filter,
     Hit,
@@ -33,14 +31,7 @@ from stages.store_directory import RESERVE_BYTES, StoreDirectory, os_error, sync
 
 log = logging.getLogger(__name__)
 
-_BYTES_A_DIMENSION = 16  # written for one number of one point: log, vector file, and head room
-
-
-@dataclass(frozen=True)
-class _Collection:
-    shard: edge.EdgeShard
-    sizes: dict[str, int]  # vector name → dimension
-    sparse: bool
+_BYTES_A_DIMENSION = 16  # written for one number of one point: vector file, codes, and head room
 
 
 class LocalStore:
@@ -54,8 +45,9 @@ class LocalStore:
         self._directory = StoreDirectory(path, read_only, reserve_bytes)
         self._prefix = prefix
         self._read_only = read_only
-        self._open: dict[str, _Collection] = {}
+        self._open: dict[str, Shard] = {}
         self._opening = threading.Lock()
+        self._unflushed: set[str] = set()  # collections
 
     # --- schema ---
 
@@ -66,6 +58,8 @@ class LocalStore:
                 self._create(spec)
             elif found is not None:
                 check_spec(spec, self._path(spec.name).name, str(self._directory.path), found.sizes, found.sparse)
+                if spec.name in CODED and not found.is_coded and not self._read_only:
+                    self._recode(spec.name, found)
 
     def _create(self, spec: CollectionSpec) -> None:
         """Made aside and renamed, so that a collection is there whole or not at all."""
@@ -76,20 +70,47 @@ class LocalStore:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             with edge_errors(path):
-                _make_shard(aside, spec)
+                make_shard(aside, spec)
             aside.rename(path)
             sync_directory(path.parent)
         except OSError as error:
             raise os_error(path, error) from error
 
+    def _recode(self, collection: str, found: Shard) -> None:
+        """A collection that an older version made gets its codes, or is searched without them, as it was."""
+        if not may_recode(found):
+            return
+        try:
+            self._directory.check_room(size_bytes(found.path))
+        except StoreUnavailable as full:
+            log.warning("%s gets no codes for a quick search: %s", found.path, full.message)
+            return
+        with self._opening:
+            del self._open[collection]
+            self._open[collection] = recode(found)
+
     # --- writing ---
 
     def upsert(self, collection: str, points: Sequence[StoredPoint]) -> None:
+        self.put(collection, points)
+        self._flush(collection)
+
+    def put(self, collection: str, points: Sequence[StoredPoint]) -> None:
         found = self._writable(collection)
         check_vectors(collection, points)
         self._directory.check_room(len(points) * sum(found.sizes.values()) * _BYTES_A_DIMENSION)
         operation = edge.UpdateOperation.upsert_points([to_edge(point, found.sparse) for point in points])
-        self._update(collection, found, operation)
+        self._unflushed.add(collection)
+        with edge_errors(self._path(collection)):
+            found.edge.update(operation)
+
+    def flush(self) -> None:
+        for collection in sorted(self._unflushed):
+            self._flush(collection)
+
+    def _flush(self, collection: str) -> None:
+        self._unflushed.discard(collection)  # before: what another thread puts meanwhile must be marked after it
+        self._open[collection].flush()
 
     def set_payload(self, collection: str, filter: Filter, payload: Mapping[str, Any]) -> None:
         if not self._has(collection):
@@ -107,8 +128,8 @@ class LocalStore:
         with edge_errors(self._path(collection)):
             for id_, payload in payloads.items():
                 one = to_filter(Filter(ids=(id_,)))  # by an id alone, a point that is not there is an error
-                found.shard.update(edge.UpdateOperation.set_payload_by_filter(one, dict(payload)))
-            found.shard.flush()
+                found.edge.update(edge.UpdateOperation.set_payload_by_filter(one, dict(payload)))
+        self._flush(collection)
 
     def delete(self, collection: str, filter: Filter) -> None:
         check_filter_for_delete(filter)
@@ -118,10 +139,10 @@ class LocalStore:
         self._directory.check_room(0)
         self._update(collection, found, edge.UpdateOperation.delete_points_by_filter(to_filter(filter)))
 
-    def _update(self, collection: str, found: _Collection, operation: edge.UpdateOperation) -> None:
+    def _update(self, collection: str, found: Shard, operation: edge.UpdateOperation) -> None:
         with edge_errors(self._path(collection)):
-            found.shard.update(operation)
-            found.shard.flush()  # to the disk: what is acknowledged survives a power cut, too
+            found.edge.update(operation)
+        self._flush(collection)
 
     def optimize(self) -> None:
         """Vacuum: rewrites a collection of which a fifth is deleted (3 s for 200,000 points), with the GIL held.
@@ -131,12 +152,12 @@ class LocalStore:
         for path in sorted(self._directory.path.glob(f"{self._prefix}_*")):
             found = self._writable(path.name.removeprefix(f"{self._prefix}_"))
             try:
-                self._directory.check_room(_size_bytes(path))
+                self._directory.check_room(size_bytes(path))
             except StoreUnavailable as full:
                 log.warning("%s keeps the room of its deleted points: %s", path, full.message)
                 continue
             with edge_errors(path):
-                found.shard.optimize()
+                found.edge.optimize()
 
     # --- reading ---
 
@@ -153,9 +174,11 @@ class LocalStore:
         if found is None:
             return []
         words = query_vector(text) if text is not None and found.sparse else None
-        request = to_query(vector_name, as_floats(vector), words, limit, to_filter(filter))
         with edge_errors(self._path(collection)):
-            points = found.shard.query(request)
+            narrowed = to_filter(found.without_common_model(filter) if found.is_coded else filter)
+            is_exact = not found.is_coded or found.points_count <= EXACT_POINTS
+            request = to_query(vector_name, as_floats(vector), words, limit, narrowed, is_exact)
+            points = found.edge.query(request)
         return [Hit(point.score, str(point.id), collection, point.payload or {}) for point in points]
 
     def scroll(
@@ -173,7 +196,7 @@ class LocalStore:
                 offset=offset, limit=page, filter=to_filter(filter), with_payload=True, with_vector=with_vectors
             )
             with edge_errors(self._path(collection)):
-                records, offset = found.shard.scroll(request)
+                records, offset = found.edge.scroll(request)
             for record in records:
                 yield from_edge(collection, record)
             if offset is None:
@@ -184,13 +207,13 @@ class LocalStore:
         if found is None:
             return 0
         with edge_errors(self._path(collection)):
-            return found.shard.count(edge.CountRequest(exact=True, filter=to_filter(filter)))
+            return found.edge.count(edge.CountRequest(exact=True, filter=to_filter(filter)))
 
     def close(self) -> None:
         with self._opening:
             while self._open:
                 _, found = self._open.popitem()
-                found.shard.close()
+                found.edge.close()
         self._directory.close()
 
     # --- collections ---
@@ -201,57 +224,17 @@ class LocalStore:
     def _has(self, collection: str) -> bool:
         return self._path(collection).is_dir()
 
-    def _find(self, collection: str) -> _Collection | None:
+    def _find(self, collection: str) -> Shard | None:
         with self._opening:
             if collection not in self._open and self._has(collection):
                 self._directory.check_room_to_open()
-                self._open[collection] = _load(self._path(collection))
+                self._open[collection] = load_shard(self._path(collection))
             return self._open.get(collection)
 
-    def _writable(self, collection: str) -> _Collection:
+    def _writable(self, collection: str) -> Shard:
         if self._read_only:
             raise StoreError("store-read-only", f"the store in {self._directory.path} was opened for reading only")
         found = self._find(collection)
         if found is None:
             raise StoreError("store-schema", f"there is no collection {self._path(collection)}: it was never made")
         return found
-
-
-def _make_shard(path: Path, spec: CollectionSpec) -> None:
-    shard = edge.EdgeShard.create(str(path), _config(spec))
-    for name in spec.keywords:
-        shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Keyword))
-    for name in spec.floats:
-        shard.update(edge.UpdateOperation.create_field_index(name, edge.PayloadSchemaType.Float))
-    shard.flush()
-    shard.close()
-
-
-def _config(spec: CollectionSpec) -> edge.EdgeConfig:
-    half = edge.VectorStorageDatatype.Float16  # as the vectors arrive: half the disk and memory, the same answers
-    return edge.EdgeConfig(
-        vectors={
-            name: edge.EdgeVectorParams(size=size, distance=edge.Distance.Cosine, datatype=half)
-            for name, size in spec.vectors.items()
-        },
-        sparse_vectors={SPARSE_VECTOR: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)} if spec.sparse else {},
-        # No HNSW: an exact scan of 200,000 vectors of 512 takes 12 ms; building the graph took 193 s, GIL held.
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=0),
-    )
-
-
-def _load(path: Path) -> _Collection:
-    with edge_errors(path):
-        shard = edge.EdgeShard.load(str(path))
-    try:
-        config = json.loads((path / "edge_config.json").read_bytes())  # Edge does not tell its configuration otherwise
-        sizes = {name: params["size"] for name, params in config["vectors"].items()}
-        return _Collection(shard, sizes, SPARSE_VECTOR in config["sparse_vectors"])
-    except (OSError, ValueError, KeyError) as error:
-        shard.close()
-        raise damaged(path, f"edge_config.json cannot be read ({error!r})") from error
-
-
-def _size_bytes(path: Path) -> int:
-    """Bytes on disk, holes not counted."""
-    return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())

@@ -10,19 +10,30 @@ import qdrant_edge as edge
 
 from stages.errors import StoreError
 from stages.qdrant_text import document_vector
-from stages.store import SPARSE_VECTOR, Filter, SparseVector, StoredPoint, as_floats
+from stages.store import SPARSE_VECTOR, Filter, SparseVector, StoredPoint, Vector
 from stages.store_directory import full_error, locked_error
 
 _RRF_K = 2  # the server's own default for reciprocal rank fusion
-_CANDIDATES = 100  # of each kind of search, at least, before their ranks are fused
+_FUSED = 100  # of each kind of search, at least, before their ranks are fused
+
+EXACT_POINTS = 100_000  # up to so many, a search compares the vectors themselves: 6 ms
+# Above, it takes so many by their codes and compares those: of a million frames it missed 0 of 300 true hits (limit 10)
+# and 16 in a thousand (limit 100: hence 20 for each).
+_CANDIDATES = 1000
+_CANDIDATES_A_HIT = 20
 
 
 def to_edge(point: StoredPoint, sparse: bool) -> edge.Point:
-    vectors: dict[str, edge.NamedVector] = {name: as_floats(row) for name, row in point.vectors.items()}
+    vectors: dict[str, edge.NamedVector] = {name: _as_buffer(row) for name, row in point.vectors.items()}
     words = document_vector(point) if sparse else None
     if words is not None:
         vectors[SPARSE_VECTOR] = _sparse(words)
     return edge.Point(id=point.id, vector=vectors, payload=point.payload)
+
+
+def _as_buffer(vector: Vector) -> Any:  # its stub names lists only
+    """Edge reads floats out of a buffer at a third of the cost of a list (9 against 22 µs for a point of 512)."""
+    return np.ascontiguousarray(vector, dtype=np.float32).data
 
 
 def _sparse(vector: SparseVector) -> edge.SparseVector:
@@ -56,16 +67,28 @@ def to_filter(filter: Filter | None) -> edge.Filter:
 
 
 def to_query(
-    vector_name: str, vector: list[float], words: SparseVector | None, limit: int, filter: edge.Filter
+    vector_name: str, vector: list[float], words: SparseVector | None, limit: int, filter: edge.Filter, is_exact: bool
 ) -> edge.QueryRequest:
+    """With words, the ranks of both searches are fused. is_exact: the codes are not used."""
     dense = edge.Query.Nearest(vector, using=vector_name)
     if words is None:
-        return edge.QueryRequest(limit=limit, query=dense, filter=filter, with_payload=True)
+        params = _params(limit, is_exact)
+        return edge.QueryRequest(limit=limit, query=dense, filter=filter, params=params, with_payload=True)
     exact = edge.Query.Nearest(_sparse(words), using=SPARSE_VECTOR)
-    candidates = max(limit, _CANDIDATES)
+    candidates = max(limit, _FUSED)
+    prefetches = [
+        edge.Prefetch(limit=candidates, query=dense, filter=filter, params=_params(candidates, is_exact)),
+        edge.Prefetch(limit=candidates, query=exact, filter=filter),
+    ]
     fusion: Any = edge.Fusion.Rrf(k=_RRF_K)  # its stub does not say that it is a Fusion
-    prefetches = [edge.Prefetch(limit=candidates, query=query, filter=filter) for query in (dense, exact)]
     return edge.QueryRequest(limit=limit, prefetches=prefetches, query=fusion, with_payload=True)
+
+
+def _params(limit: int, is_exact: bool) -> edge.SearchParams:
+    if is_exact:
+        return edge.SearchParams(quantization=edge.QuantizationSearchParams(ignore=True))
+    oversampling = max(_CANDIDATES / limit, _CANDIDATES_A_HIT)
+    return edge.SearchParams(quantization=edge.QuantizationSearchParams(rescore=True, oversampling=oversampling))
 
 
 @contextmanager

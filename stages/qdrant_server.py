@@ -107,6 +107,13 @@ class ServerStore:
             with self._errors():
                 self._check_done(self._client.upsert(self._name(collection), batch, wait=True))
 
+    def put(self, collection: str, points: Sequence[StoredPoint]) -> None:
+        """A server tells of every write when it is durable: to wait for that costs no flush of ours."""
+        self.upsert(collection, points)
+
+    def flush(self) -> None:
+        """Nothing: what was put is durable."""
+
     def set_payload(self, collection: str, filter: Filter, payload: Mapping[str, Any]) -> None:
         self._check_writable()
         with self._errors(missing=True):
