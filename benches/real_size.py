@@ -99,6 +99,7 @@ SPEECH = {  # openai/whisper-*
     "small": Shape(768, 12, 12, 12, 3072, tied=True, dtype="float16"),
     "medium": Shape(1024, 16, 24, 24, 4096, tied=True, dtype="float16"),
     "large-v3": Shape(1280, 20, 32, 32, 5120, mels=128, languages=100, tied=True, dtype="float16"),
+    "large-v3-turbo": Shape(1280, 20, 32, 4, 5120, mels=128, languages=100, tied=True, dtype="float16"),
 }
 TEXT = {
     "minilm": TextSizes("bert", 384, 6, 12, 1536, 30522, max_tokens=256),  # sentence-transformers/all-MiniLM-L6-v2

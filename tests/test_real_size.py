@@ -108,6 +108,7 @@ def whisper_parameters(shape: Shape) -> int:
         ("small", 241_734_912),
         ("medium", 763_857_920),
         ("large-v3", 1_543_490_560),
+        ("large-v3-turbo", 808_878_080),
     ],
 )
 def test_whispers_have_the_published_number_of_parameters(name: str, published: int) -> None:
@@ -124,7 +125,7 @@ def test_the_voice_model_has_the_published_number_of_parameters(tmp_path: Path) 
 def test_every_role_has_sizes_by_name() -> None:
     assert {role: list(sizes) for role, sizes in real_size.SIZES.items()} == {
         "image": ["vit-b-32", "vit-l-14", "siglip-base"],
-        "speech": ["tiny", "base", "small", "medium", "large-v3"],
+        "speech": ["tiny", "base", "small", "medium", "large-v3", "large-v3-turbo"],
         "text": ["minilm", "bert-base", "qwen2-1.5b"],
         "voice": ["ecapa"],
     }
