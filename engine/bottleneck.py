@@ -2,8 +2,8 @@
 
     decoders ══ credit ══► engine (one loop, a model at a time) ══ results ══► store        all of it on some cores
 
-A stage is the bottleneck when it works nearly all the time while those before it wait for it and those behind it for
-more. So the last stage that others wait for is named: the store before the models, the models before the decoders.
+The bottleneck is the stage that works the largest share of its time: those before it wait for it, those behind it for
+more. Of two that work as much the later one is named, for it is what the results come out of.
 On the CPU all stages share the cores: when these are all busy, the one that uses most of them is to be made cheaper.
 """
 
@@ -19,9 +19,10 @@ STAGES = (
 )  # fmt: skip
 STARTING = 0.5  # share of the run that the start took, from which on nothing else is worth a word
 BLOCKED = 0.3  # of the engine's time without room for results
-FULL = 0.5  # of the results on their way to the store, with a store that writes nearly all the time
+WRITING = 0.5  # of the consumer's time: a store that takes less is not what results wait for
 CHANGING = 0.25  # of the engine's time in which models come and go
-BUSY = 0.75  # of its time: a stage that works so much is what the others wait for
+BUSY = 0.75  # of its time: a stage that works less holds nobody up
+NEAR = 0.05  # shares that differ by less are the same
 SATURATED = 0.9  # of the cores
 STARVED = 0.4  # of the time: a stage that waits so long for another
 
@@ -75,6 +76,10 @@ class Usage:
     def busiest(self) -> ModelUse | None:
         """The model that runs most."""
         return max(self.models, key=lambda model: model.busy, default=None)
+
+    def leads(self, share: float) -> bool:
+        """Whether a stage that works this share of its time is the bottleneck, or may be."""
+        return share >= BUSY and share >= max(self.decode, self.engine, self.writing) - NEAR
 
     @property
     def processor(self) -> float:
@@ -142,16 +147,15 @@ def _start(usage: Usage) -> Verdict | None:
 def _store(usage: Usage, config: Config) -> Verdict | None:
     if usage.store_away:
         return Verdict("store", 1.0, f"The store is away: {usage.store_away}.", ("the store itself: bring it back",))
-    is_full = usage.writing >= BUSY and usage.results_fill >= FULL
-    if usage.blocked < BLOCKED and not is_full:
+    if usage.blocked < BLOCKED and not usage.leads(usage.writing):
         return None
     waits = f"the engine waits {_share(usage.blocked)} of its time for room for results"
-    if usage.writing < FULL:
+    if usage.writing < WRITING:
         sentence = f"Results wait although the store writes only {_share(usage.writing)} of the time: {waits}."
         return Verdict("ledger", usage.blocked, sentence, ("a faster disk for the ledger (run.state, store.path)",))
     sentence = (
         f"The store is the bottleneck: the consumer writes {_share(usage.writing)} of the time, at "
-        f"{_rate(usage.points_per_second)} points/s, and {waits}."
+        f"{_rate(usage.points_per_second)} points/s; {waits}."
     )
     return Verdict("store", usage.writing, sentence, tuple(_for_the_store(config)))
 
@@ -184,9 +188,9 @@ def _changes(usage: Usage, config: Config) -> Verdict | None:
 
 def _engine(usage: Usage, config: Config) -> Verdict | None:
     model = usage.busiest
-    if usage.engine < BUSY or model is None:
+    if not usage.leads(usage.engine) or model is None:
         return None
-    waits = f"the decoders wait for it {_share(usage.credit)} of theirs"
+    waits = f"the decoders work {_share(usage.decode)} of theirs"
     if usage.engine - usage.running - usage.changing > usage.running:
         sentence = (
             f"The engine is the bottleneck, beside its models: they run {_share(usage.running)} of its time; {waits}."
@@ -287,7 +291,7 @@ def _for_the_processor(top: str, usage: Usage, config: Config) -> Iterator[str]:
 
 
 def _decoders(usage: Usage, config: Config) -> Verdict | None:
-    if usage.decode < BUSY:
+    if not usage.leads(usage.decode):
         return None
     sentence = (
         f"The decoders are the bottleneck: they decode {_share(usage.decode)} of their time, and the engine waits "
@@ -295,12 +299,9 @@ def _decoders(usage: Usage, config: Config) -> Verdict | None:
     )
     settings = list(_cheaper_decoding(config))
     if usage.processor < SATURATED and usage.decoders < usage.cores:
-        settings.insert(0, f"more decode.processes (they are {usage.decoders}; {_free(usage)} cores are free)")
+        free = f"{usage.cores * (1 - usage.processor):.1f} of {usage.cores} cores are free"
+        settings.insert(0, f"more decode.processes (they are {usage.decoders}; {free})")
     return Verdict("decoders", usage.decode, sentence, tuple(settings or ["more cores"]))
-
-
-def _free(usage: Usage) -> str:
-    return f"{usage.cores * (1 - usage.processor):.1f} of {usage.cores}"
 
 
 def _cheaper_decoding(config: Config) -> Iterator[str]:
