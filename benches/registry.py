@@ -20,11 +20,15 @@ BENCHES: dict[str, str] = {
     "models": "benches.models",
     "scheduler": "benches.scheduler_sim",
     "whole": "benches.whole",
+    "vectors": "benches.vectors",
+    "baselines": "benches.baselines",
+    "libraries": "benches.baseline_libraries",
+    "film": "benches.baseline_film",
     "gpu": "benches.gpu",
 }
 
 # Not among all: they need what few machines have, and are run by name.
-APART: frozenset[str] = frozenset({"gpu"})
+APART: frozenset[str] = frozenset({"film", "gpu"})
 
 
 class Bench(Protocol):

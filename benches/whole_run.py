@@ -190,3 +190,21 @@ def tiny_settings(models: Mapping[str, Path]) -> list[str]:
         "speech.temperatures=[0]",  # untrained, so that no text is ever found good
         "device.name=cpu",
     ]
+
+
+class StoredPoint(msgspec.Struct, frozen=True):
+    """A line of `run.py points --vectors`."""
+
+    collection: str  # frames | speech | voices
+    payload: dict[str, Any]
+    vectors: dict[str, list[float]]
+
+
+def points(ingest: Ingest) -> list[StoredPoint]:
+    """Everything that a run has stored, by the command that anybody would use. Raises RunFailedError."""
+    command = [sys.executable, "run.py", "points", "--vectors"]
+    command += [word for setting in ingest.all_settings() for word in ("--set", setting)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise RunFailedError(command, done.returncode, done.stderr.decode("utf-8", "replace").splitlines())
+    return [msgspec.json.decode(line, type=StoredPoint) for line in done.stdout.splitlines()]
