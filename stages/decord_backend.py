@@ -93,13 +93,13 @@ def decode_span(job: Job) -> Iterator[Sample]:
 def _decode_gops(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator[Sample]:
     builder, watch = GopBuilder(), Watch(job)
     damages: list[tuple[int, str]] = []  # the sampler hears of each behind the GOP in which it is
-    for packet in packets(job, source):
-        seen = watch.look(packet)
+    for read in packets(job, source):
+        packet, seen = read.packet, watch.look(read)
         if seen.damage is not None:
             damages.append(seen.damage)
         gops = list(builder.finish()) if seen.breaks else []
         if not packet.is_corrupt and (job.options.sampling == "fps" or packet.is_keyframe):
-            gops += builder.add(Held(bytes(packet), bool(packet.is_keyframe), seen.time_us, seen.duration_us))
+            gops += builder.add(Held(bytes(packet), bool(packet.is_keyframe), read.time_us, read.duration_us))
         for gop in gops:
             yield from _samples(job, gop)
             yield from _tell(job, damages, gop.end_us)

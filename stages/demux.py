@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.container
@@ -86,14 +86,22 @@ class Job:
             self.progress(max(0.0, time_us / MICROSECONDS))
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What is known of a packet before it is decoded."""
+class Read(NamedTuple):
+    """A packet, and its time; by dts where the container does not tell pts; the span's start without either."""
 
+    packet: "av.packet.Packet"
     time_us: int
     duration_us: int
+
+
+class Seen(NamedTuple):
+    """What is noticed at a packet before it is decoded."""
+
     damage: tuple[int, str] | None  # since when, and the reason for a gap
     breaks: bool  # what follows refers to what is damaged or lost
+
+
+_NOTHING = Seen(None, False)
 
 
 class Watch:
@@ -105,17 +113,17 @@ class Watch:
         listed = job.container.format.name.startswith("mov")  # every packet is in its index: none can go unnoticed
         self._continuity = None if listed else Continuity(job.average_fps, self._constant_rate)
 
-    def look(self, packet: "av.packet.Packet") -> Seen:
+    def look(self, read: Read) -> Seen:
         """Take the next packet."""
-        time_us, duration_us = packet_us(self._job, packet), self._job.clock.length_us(packet.duration)
+        packet, time_us, duration_us = read
         self._job.sampler.packet(time_us, duration_us, bool(packet.is_keyframe))
         lost_us = self._continuity.pause(time_us, duration_us) if self._continuity is not None else None
         if packet.is_corrupt:
-            return Seen(time_us, duration_us, (time_us, "corrupt: the container marks a damaged packet"), True)
+            return Seen((time_us, "corrupt: the container marks a damaged packet"), True)
         if lost_us is not None:
             reason = f"missing: no frames from {lost_us / MICROSECONDS:.3f} to {time_us / MICROSECONDS:.3f} s"
-            return Seen(time_us, duration_us, (lost_us, reason), self._constant_rate)
-        return Seen(time_us, duration_us, None, False)
+            return Seen((lost_us, reason), self._constant_rate)
+        return _NOTHING
 
 
 def position(job: Job) -> Iterator["av.packet.Packet"]:
@@ -164,7 +172,7 @@ def _demux(job: Job) -> Iterator["av.packet.Packet"]:
     return iter(job.container.demux(job.stream))
 
 
-def packets(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator["av.packet.Packet"]:
+def packets(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator[Read]:
     """Packets of source up to the last that can hold a frame of the span, and one behind it.
 
     Sets job.end_of_file, and job.next_key_us where it meets that key frame; looks for it in keyframes mode only.
@@ -177,15 +185,16 @@ def packets(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator["av.pack
         for packet in source:
             if packet.dts is None and packet.size == 0:  # PyAV's signal to flush
                 break
-            time_us = packet_us(job, packet)
-            job.beat(time_us)
+            read = _timed(job, packet)
+            job.beat(read.time_us)
             if not packet.is_corrupt:
-                job.read_end_us = max(job.read_end_us, time_us + job.clock.length_us(packet.duration))
-            if packet.is_keyframe and job.next_key_us is None and job.span.is_over(time_us):
-                job.next_key_us = time_us
+                job.read_end_us = max(job.read_end_us, read.time_us + read.duration_us)
+            behind = job.span.is_over(read.time_us)
+            if behind and packet.is_keyframe and job.next_key_us is None:
+                job.next_key_us = read.time_us
             if not over:
-                over = _beyond(job, packet)
-                yield packet
+                over = behind and _beyond(job, packet)
+                yield read
             if over and (job.options.sampling == "fps" or job.next_key_us is not None):
                 return
         job.end_of_file = True
@@ -196,10 +205,10 @@ def packets(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator["av.pack
         raise MediaError("read-error", f"reading failed: {error.strerror}") from error
 
 
-def packet_us(job: Job, packet: "av.packet.Packet") -> int:
-    """Time of a packet's frame; by dts where the container does not tell pts; the span's start without either."""
+def _timed(job: Job, packet: "av.packet.Packet") -> Read:
     stamp = packet.pts if packet.pts is not None else packet.dts
-    return job.span.start_us if stamp is None else job.clock.us(stamp)
+    time_us = job.span.start_us if stamp is None else job.clock.us(stamp)
+    return Read(packet, time_us, job.clock.length_us(packet.duration))
 
 
 def _beyond(job: Job, packet: "av.packet.Packet") -> bool:
@@ -214,5 +223,5 @@ def _key_frame_before_start(job: Job, found: Iterator["av.packet.Packet"]) -> "a
         if stamp is None or job.clock.us(stamp) > job.span.start_us:
             return None
         if packet.is_keyframe:
-            return packet if packet_us(job, packet) <= job.span.start_us else None
+            return packet if _timed(job, packet).time_us <= job.span.start_us else None
     return None

@@ -21,7 +21,9 @@ class DecodeOptions(Options, frozen=True):
     sampling: Literal["fps", "keyframes"] = "fps"
     fps: Annotated[float, Meta(gt=0, le=240)] = 1.0  # shots rarely change faster than once a second
     skip: Literal["auto", "none"] = "auto"  # auto: do not decode non-reference frames when sampling sparsely
-    span_seconds: Annotated[float, Meta(ge=1)] = 60.0  # long enough that the seek is lost in it, short enough to spread
+    span_seconds: Annotated[float, Meta(ge=1)] = (
+        60.0  # opening the file is lost in it, and films spread; see plan_spans
+    )
     processes: Annotated[int, Meta(ge=0)] = 0  # 0: one for each core but one, at least one
     threads: PositiveInt = 1  # codec threads in each decoder: processes scale better
     memory_gb: Annotated[float, Meta(ge=1)] | None = 16.0  # address space of a decoder; None: no limit

@@ -23,13 +23,13 @@ def decode_span(job: Job) -> Iterator[Sample]:
     source = position(job)
     decoding = _Decoding(job)
     watch = Watch(job)
-    for packet in packets(job, source):
-        seen = watch.look(packet)
+    for read in packets(job, source):
+        seen = watch.look(read)
         if seen.damage is not None:
             yield from decoding.damaged(*seen.damage)
         if seen.breaks:
-            decoding.health.fail(seen.time_us - 1)  # a key frame of this very time heals
-        yield from decoding.run(decoding.skip.push(packet, seen.time_us))
+            decoding.health.fail(read.time_us - 1)  # a key frame of this very time heals
+        yield from decoding.run(decoding.skip.push(read.packet, read.time_us))
     yield from decoding.run(decoding.skip.finish())
     yield from decoding.drain()
     yield from job.finish()

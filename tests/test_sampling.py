@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -92,6 +93,20 @@ def test_an_unknown_or_absurd_duration_is_one_span(duration: float | None) -> No
 def test_a_short_rest_joins_the_last_span() -> None:
     assert plan_spans(130.0, DecodeOptions()) == ((0.0, 60.0), (60.0, None))
     assert plan_spans(151.0, DecodeOptions()) == ((0.0, 60.0), (60.0, 120.0), (120.0, None))
+
+
+def test_long_videos_have_fewer_spans_and_key_frames_still_fewer() -> None:
+    """A span costs opening the file, which costs more for a long one; beside it, decoding key frames costs little."""
+
+    def lengths(hours: float, sampling: Literal["fps", "keyframes"] = "fps") -> set[float]:
+        spans = plan_spans(hours * 3600, DecodeOptions(sampling=sampling, span_seconds=60.0))
+        return {end - start for start, end in spans if end is not None}
+
+    assert lengths(0.5) == {60.0}
+    assert lengths(1.0) == {90.0}
+    assert lengths(2.0) == lengths(20.0) == {180.0}
+    assert lengths(0.5, "keyframes") == {240.0}
+    assert lengths(2.0, "keyframes") == {720.0}
 
 
 @given(st.lists(st.integers(0, 20_000_000), min_size=1, max_size=60, unique=True), rates, st.floats(1, 9))
