@@ -34,6 +34,7 @@ from benches.corpus import SEED, import_all, libraries_for
 from benches.measuring import in_turn, ratio_of, spread
 from benches.options import add_medium, medium_in
 from benches.report import Chart, Findings, Table
+from benches.show import cell_text
 from engine.config import Config
 from engine.ingress import Ingress
 from engine.producer import Decoder
@@ -276,7 +277,7 @@ def table(rounds: Sequence[dict[str, dict[str, Any]]]) -> Table:
                 load,
                 round(middle["messages"]),
                 middle["gb_per_second"],
-                f"{low:.2f} to {high:.2f}",
+                f"{cell_text(low, 3)} to {cell_text(high, 3)}",
                 middle["messages_per_second"],
                 middle["sender_cpu_seconds"],
                 middle["sender_cpu_seconds_per_gb"],

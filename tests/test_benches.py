@@ -182,7 +182,7 @@ def test_the_share_of_the_wire_is_that_of_each_round() -> None:
     assert back_to_back.value == pytest.approx(0.01)
     assert paced.is_met
     load, messages, rate, spread = found.tables[0].rows[0][:4]
-    assert (load, messages, spread) == ("frames", 2, "0.33 to 1.00")
+    assert (load, messages, spread) == ("frames", 2, "0.333 to 1.00")
     assert rate == pytest.approx(1 / 1.1)
 
 
