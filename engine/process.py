@@ -73,7 +73,7 @@ class EngineProcess:
         self._ingress = Ingress(context, spec.endpoints.items, share_bytes)
         self._egress = Egress(context, spec.endpoints.points, spec.identity)
         self._draining = False
-        self._started_seconds = time.monotonic()
+        self._started_seconds, self._loading_cpu_seconds = time.monotonic(), time.process_time()
         self._stats_at = self._started_seconds
         self._times = Timesheet("working", self._trace, WAITS)
         self._batches = BatchWatch(self._runner.counters, self._runner.turns.residency, self._trace)
@@ -195,7 +195,7 @@ class EngineProcess:
                 rss_bytes=rss_bytes(),
                 waiting_seconds=self._times.seconds("waiting"),
                 blocked_seconds=self._times.seconds("blocked"),
-                cpu_seconds=time.process_time(),
+                cpu_seconds=time.process_time() - self._loading_cpu_seconds,
                 host_byte_seconds=self._host_byte_seconds,
             )
         )

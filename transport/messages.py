@@ -399,7 +399,7 @@ class EngineStats(Message, frozen=True):
     rss_bytes: int = 0
     waiting_seconds: float = 0.0  # of its step loop, for items, or for company of those it has
     blocked_seconds: float = 0.0  # … for room for results
-    cpu_seconds: float = 0.0  # of all its threads
+    cpu_seconds: float = 0.0  # of all its threads, since the models were loaded
     host_byte_seconds: float = 0.0  # host_bytes over the time
 
 
