@@ -48,7 +48,8 @@ def default_names() -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benches all", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all but {', '.join(sorted(registry.APART))}")
+    apart = ", ".join(sorted(registry.APART))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all but {apart}")
     parser.add_argument("--results", type=Path, default=running.RESULTS, help="directory (default: %(default)s)")
     parser.add_argument("--models", type=Path, metavar="DIR", help="small models (default: models/ in --results)")
     return parser
