@@ -2,43 +2,33 @@
 store, watched from outside.
 """
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benches.gpu_card import Sample, meter
 from benches.gpu_fed import Points, Run, thinned
-from benches.watching import TreeWatch, Watched
+from benches.watching import Watched
+from benches.whole_run import Ingest, Seen
 from stages.base import ROLES
 
-RUN = Path(__file__).parents[1] / "run.py"
+SOME_FAILED = 3  # an exit code that still comes with a report
 
 
 def run_ingest(
     files: Sequence[Path], settings: Sequence[str], directory: Path, uuid: str | None, decoders: int, sampling: str
 ) -> Run:
-    """Index the files into a fresh store below `directory`. Raises RuntimeError with the command's last line."""
-    directory.mkdir(parents=True, exist_ok=True)
-    report, log = directory / "report.json", directory / "ingest.log"
-    own = [f"store.path={json.dumps(str(directory / 'store'))}", f"decode.sampling={sampling}"]
-    command = [sys.executable, str(RUN), "ingest", *map(str, files), "--profile", "--report", str(report)]
-    command += [part for setting in (*settings, *own, f"decode.processes={decoders}") for part in ("--set", setting)]
-    with log.open("wb") as output, meter(uuid) as card:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-        with TreeWatch(process.pid) as tree:
-            process.wait()
-    if not report.exists():
-        raise RuntimeError(last_line(log))
-    memory = _held(card.samples) or _resident(list(tree.processes.values()))
-    return run_of(json.loads(report.read_text("utf-8")), sampling, decoders, tuple(card.samples), thinned(memory))
+    """Index the files into a fresh store below `directory`. Raises RunFailedError when it ends without a report.
 
-
-def last_line(log: Path) -> str:
-    """Of what a process said before it ended."""
-    return (log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+    The settings come last, too, so that run.state is theirs: what the fed engine learned of its models is known.
+    """
+    own = (f"decode.sampling={sampling}", f"decode.processes={decoders}", *settings)
+    options = ("--profile", *(part for setting in own for part in ("--set", setting)))
+    ingest = Ingest(settings, directory, options, allowed_codes=(0, SOME_FAILED))
+    with meter(uuid) as card:
+        seen = ingest.run(files)
+    memory = thinned(_held(card.samples) or _resident(seen.processes))
+    return run_of(seen, sampling, decoders, tuple(card.samples), memory)
 
 
 def _held(samples: Sequence[Sample]) -> Points:
@@ -48,34 +38,32 @@ def _held(samples: Sequence[Sample]) -> Points:
 
 def _resident(processes: Sequence[Watched]) -> Points:
     """The engine's own, where the device is the CPU."""
-    engines = [each.series for each in processes if each.name.endswith("engine")]
-    return max(engines, key=len, default=[])
+    return max((each.series for each in processes if each.role == "engine"), key=len, default=[])
 
 
 def run_of(
-    report: dict[str, Any],
+    seen: Seen,
     sampling: str,
     decoders: int = 0,
     card: tuple[Sample, ...] = (),
     memory: tuple[tuple[float, float], ...] = (),
 ) -> Run:
-    """What a report with its profile says, from the moment on when the models were loaded. Pure."""
-    totals, profile = report["totals"], report["profile"]
+    """What a run and its report say, from the moment on when the models were loaded until the last file was done."""
+    totals, profile = seen.report["totals"], seen.report["profile"]
     stages = {row["stage"]: row for row in profile["stages"] if row["stage"] in ROLES}
-    seconds = profile["seconds"]
     return Run(
         sampling=sampling,
         media_seconds=totals["media_seconds"],
-        wall_seconds=seconds,
-        start_seconds=profile["start_seconds"],
+        wall_seconds=seen.work_wall_seconds,
+        start_seconds=seen.ready.wall_seconds,
         budget_bytes=totals["device_budget_bytes"],
         peak_bytes=totals["peak_device_bytes"] or totals["peak_rss_bytes"]["engine"],
         busy_fraction=totals["device_busy_fraction"],
-        items={role: round(row["rate"] * seconds) for role, row in stages.items()},
-        busy_seconds={role: row["share"] * seconds for role, row in stages.items()},
-        failures=sum(len(row["failures"]) for row in report["videos"]),
+        items={role: round(row["rate"] * profile["seconds"]) for role, row in stages.items()},
+        busy_seconds={role: row["share"] * profile["seconds"] for role, row in stages.items()},
+        failures=sum(len(row["failures"]) for row in seen.report["videos"]),
         oom_events=totals["oom_events"],
-        batch_splits=sum(row["batch_splits"] for row in report["videos"]),
+        batch_splits=sum(row["batch_splits"] for row in seen.report["videos"]),
         changes=totals["model_changes"],
         change_seconds=totals["model_change_seconds"],
         **totals["pressure"],

@@ -18,7 +18,7 @@ import msgspec
 from benches.gpu_ballast import ballast
 from benches.gpu_card import SIMULATED, look
 from benches.gpu_fed import Amount, Run, run_fed
-from benches.gpu_ingest import last_line, run_ingest
+from benches.gpu_ingest import run_ingest
 from benches.gpu_work import Facts, corpus, record
 from engine.config import load_config
 from engine.errors import ExitCode
@@ -159,6 +159,11 @@ def _run(command: list[str], log: Path, limit_seconds: float) -> str | None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     return None if code == 0 else last_line(log) if code == ExitCode.NO_START else f"exit code {code}: {last_line(log)}"
+
+
+def last_line(log: Path) -> str:
+    """Of what a process said before it ended."""
+    return (log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
 
 
 Runner = Callable[[Task, float], Outcome]
