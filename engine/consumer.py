@@ -63,11 +63,17 @@ class Consumer:
         self._access = StoreAccess(lambda: _open(options), options.retry_seconds)
         self._spool = Spool(spool_directory(Path(spec.config.run.state), options), options.spool_mb * MIB)
         self._labelling = Labelling(self._access, spec.config.voice, self._control.send)
+        share_bytes = spec.config.engine.results_mb * MIB
         self._writer = Writer(
-            self._access, self._spool, options.batch_points, self._control.send, self._labelling.forget
+            self._access,
+            self._spool,
+            options.batch_points,
+            share_bytes // 2,  # while the one half is made durable, the other comes
+            self._control.send,
+            self._labelling.forget,
         )
         self._points: Channel[Any] = Channel.bind(context, spec.endpoints.points, ToConsumer)
-        self._credit = CreditBook(spec.config.engine.results_mb * MIB)
+        self._credit = CreditBook(share_bytes)
         self._poller = zmq.Poller()
         for channel in (self._points, self._control):
             self._poller.register(channel.socket, zmq.POLLIN)

@@ -233,14 +233,17 @@ def stored_points(message: Points, payload: bytes | memoryview | None) -> list[S
 
 
 def write(store: Store, points: Sequence[StoredPoint], batch_points: int) -> None:
-    """Make the points durable, by collection. Raises StoreError; some may be written then, writing again mends it."""
+    """Put the points into the store, by collection; `Store.flush` makes them durable.
+
+    Raises StoreError; some may be written then, writing again mends it.
+    """
     by_collection: dict[str, list[StoredPoint]] = {}
     for point in points:
         by_collection.setdefault(point.collection, []).append(point)
     for collection, those in by_collection.items():
         for first in range(0, len(those), batch_points):
             reach(BEFORE_UPSERT)
-            store.upsert(collection, those[first : first + batch_points])
+            store.put(collection, those[first : first + batch_points])
             reach(AFTER_UPSERT)
 
 

@@ -1,9 +1,10 @@
 """The consumer without its sockets: the way of every message into the store, by way of the spool while it is away.
 
-    receive ─► queue (memory) ─┬─────────────────────────► store ─► TaskDurable ─► Committed ─► credit
-                               └─► spool (disk) ─► replay ─► store ─► TaskDurable ─► Committed ─► segment deleted
+    receive ─► queue (memory) ─┬─────────────────────────► store ─► flush ─► TaskDurable ─► Committed ─► credit
+                               └─► spool (disk) ─► replay ─► store ─► flush ─► TaskDurable ─► Committed ─► deleted
                                      └─► credit
 
+One flush serves many writes (engine/group_commit.py); a write or flush that fails has all of them written again.
 Order is kept: nothing in memory is written before all that is in the spool. What has left memory for the disk, or for
 the store, gives its credit back; a TaskResult in the store does when the supervisor has it in the ledger.
 """
@@ -11,15 +12,16 @@ the store, gives its credit back; a TaskResult in the store does when the superv
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from engine.acknowledgements import Acknowledgements
 from engine.failpoints import DURING_REPLAY, reach
+from engine.group_commit import Group
 from engine.spool import Spool
-from engine.store_work import Operation, Retry, StoreAccess, drop_replaced, perform, stored_points, write
+from engine.store_work import Operation, Retry, StoreAccess, drop_replaced, perform, write
+from engine.writer_items import Item, Waiting, batch_of, points_of, results_of
 from stages.errors import StoreError
 from stages.store import Store
 from transport.codec import encode
@@ -36,34 +38,13 @@ from transport.messages import (
 )
 
 LONGEST_WAIT_SECONDS = 0.1  # for messages, while there is nothing to do
-STEP_BATCHES = 4  # written in one step: more than one, so that a replay gains on what comes meanwhile
+REPLAY_BATCHES = 4  # written in one step: more than one, so that a replay gains on what comes meanwhile
 DRAIN_PATIENCE_SECONDS = 10.0  # how long a store may be away before a drain leaves what is spooled to the next run
-UNCOMMITTED_RESULTS = (
-    1000  # above it nothing more is written: the ledger cannot be, and results stay in memory till it is
-)
+UNCOMMITTED_RESULTS = 1000  # above it nothing more is written: the ledger cannot be, and they stay in memory till it is
 VACUUM_SECONDS = 1800.0  # at least so long between two: each holds everything else up, for seconds in a large store
 ANNOUNCED_KEYS = 10_000  # attempts that were called searchable and have not ended; some were given up and never will
 
 _decode = msgspec.msgpack.Decoder(ToConsumer).decode
-
-
-@dataclass(slots=True)
-class _Item:
-    """A message on its way into the store. It has a ticket if it came just now, a segment if it was in the spool."""
-
-    message: Points | TaskResult
-    payload: bytes | memoryview
-    ticket: int = -1
-    segment: int | None = None
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """An operation, and what must be done with before it: messages below a ticket, and segments of the spool."""
-
-    operation: Operation
-    ticket: int
-    segment: int
 
 
 class Writer:
@@ -74,11 +55,14 @@ class Writer:
         access: StoreAccess,
         spool: Spool,
         batch_points: int,
+        commit_bytes: int,
         say: Callable[[Message], object],
         on_removed: Callable[[str], object] = lambda video_id: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """on_removed: told of each video whose points are gone."""
+        """batch_points: written at once, between two looks at what has come; commit_bytes: of credit that may wait for
+        a flush; on_removed: told of each video whose points are gone.
+        """
         self._access = access
         self._spool = spool
         self._batch_points = batch_points
@@ -86,10 +70,11 @@ class Writer:
         self._on_removed = on_removed
         self._clock = clock
         self.acknowledgements = Acknowledgements()
-        self._queue: deque[_Item] = deque()
-        self._replaying: list[_Item] = []  # read back from the spool, and not written yet
-        self._operations: deque[_Waiting] = deque()
-        self._uncommitted: dict[tuple[TaskKey, int], list[_Item]] = {}
+        self._queue: deque[Item] = deque()
+        self._group = Group(commit_bytes)  # written, and not durable yet
+        self._replaying: list[Item] = []  # read back from the spool, and not written yet
+        self._operations: deque[Waiting] = deque()
+        self._uncommitted: dict[tuple[TaskKey, int], list[Item]] = {}
         self._announced: dict[TaskKey, None] = {}
         self._disk = Retry()
         self._disk_trouble = ""
@@ -103,7 +88,7 @@ class Writer:
     def receive(self, sender: bytes, message: Points | TaskResult, payload: memoryview | None, cost_bytes: int) -> None:
         """Take a message; its credit is the sender's again when `acknowledgements` says so."""
         ticket = self.acknowledgements.receive(sender, cost_bytes)
-        self._queue.append(_Item(message, payload if payload is not None else b"", ticket))
+        self._queue.append(Item(message, payload if payload is not None else b"", cost_bytes, ticket))
 
     def committed(self, key: TaskKey, section: int) -> None:
         """A result is in the ledger."""
@@ -112,7 +97,7 @@ class Writer:
 
     def operate(self, operation: Operation) -> None:
         """Do this when all that was received before it is in the store and will not be written again."""
-        self._operations.append(_Waiting(operation, self.acknowledgements.next_ticket, self._spool.seal()))
+        self._operations.append(Waiting(operation, self.acknowledgements.next_ticket, self._spool.seal()))
 
     # --- what is done -------------------------------------------------------------------------------------------------
 
@@ -128,23 +113,25 @@ class Writer:
             self._access.attempt(lambda store: None)
         if self._queue and (self._access.has_failed_twice or self._is_replaying):
             self._spool_queue()
-        for _ in range(STEP_BATCHES):
+        for _ in range(REPLAY_BATCHES if self._is_replaying else 1):
             if not (self._access.may_try() and self._advance()):
-                self._vacuum()
-                return
+                break
+        if self._is_commit_due():
+            self._commit()
+        self._vacuum()
 
     def _vacuum(self) -> None:
         """Have the store give back the room of removed points, now and then, when there is nothing else to do."""
         is_due = self._has_removed and self._clock() >= self._vacuum_at
-        if is_due and self._access.away is None and not self._has_work():
+        if is_due and self._access.away is None and not (self._has_work() or self._group):
             self._vacuum_at = self._clock() + VACUUM_SECONDS
             self._has_removed = not self._access.attempt(lambda store: store.optimize())
 
     def wait_seconds(self) -> float:
         """How long the caller may wait for messages; 0 while there is something to do."""
-        if self._access.is_prepared and self._has_work():
+        if self._access.is_prepared and (self._has_work() or self._is_commit_due()):
             return min(self._access.wait_seconds(), LONGEST_WAIT_SECONDS)
-        return LONGEST_WAIT_SECONDS
+        return min(self._group.wait_seconds(self._clock()), LONGEST_WAIT_SECONDS)
 
     @property
     def is_ready(self) -> bool:
@@ -159,7 +146,7 @@ class Writer:
         """
         if not self._access.is_prepared:
             return True
-        if self._uncommitted:
+        if self._uncommitted or self._group:
             return False
         if not (self._queue or self._replaying or self._operations) and self._spool.is_empty:
             return True
@@ -186,7 +173,7 @@ class Writer:
 
     @property
     def _is_ledger_behind(self) -> bool:
-        return len(self._uncommitted) >= UNCOMMITTED_RESULTS
+        return len(self._uncommitted) + self._group.results >= UNCOMMITTED_RESULTS
 
     def _has_work(self) -> bool:
         if self._operations and self._is_due(self._operations[0]):
@@ -211,45 +198,70 @@ class Writer:
         if self._is_ledger_behind:
             return False
         if not self._replaying:
-            self._replaying = self._batch(self._read_back())
+            self._replaying = batch_of(self._read_back(), self._batch_points)
         if self._replaying:
             return self._write(self._replaying) and self._replayed()
         # What is in memory came after all that is on the disk: if an operation holds that up, it holds this up, too.
-        batch = self._batch(item for item in self._queue if item.ticket < self._ticket_limit())
-        return bool(batch) and self._write(batch) and self._written(batch)
+        waiting = (item for item in self._queue if item.ticket < self._ticket_limit())
+        batch = batch_of(waiting, self._batch_points)
+        if not (batch and self._write(batch)):
+            return False
+        for _ in batch:
+            self._queue.popleft()
+        return True
 
-    def _batch(self, items: Iterator[_Item]) -> list[_Item]:
-        """The first of the items, up to a full batch of points, or of items."""
-        batch: list[_Item] = []
-        points = 0
-        while max(points, len(batch)) < self._batch_points and (item := next(items, None)) is not None:
-            batch.append(item)
-            points += len(item.message.ids) if isinstance(item.message, Points) else 0
-        return batch
-
-    def _read_back(self) -> Iterator[_Item]:
+    def _read_back(self) -> Iterator[Item]:
         while (record := self._spool.read(self._segment_limit())) is not None:
-            yield _Item(_decode(record.header), record.payload, segment=record.segment)
+            cost_bytes = len(record.header) + len(record.payload)
+            yield Item(_decode(record.header), record.payload, cost_bytes, segment=record.segment)
 
-    def _write(self, batch: list[_Item]) -> bool:
-        points = [
-            point
-            for item in batch
-            if isinstance(item.message, Points)
-            for point in stored_points(item.message, item.payload)
-        ]
-        results = [item.message for item in batch if isinstance(item.message, TaskResult)]
+    def _write(self, batch: list[Item]) -> bool:
+        points, results = points_of(batch), results_of(batch)
 
         def write_all(store: Store) -> None:
             write(store, points, self._batch_points)
             drop_replaced(store, results)
 
+        if not self._attempt(write_all, batch):
+            self._take_back()
+            return False
+        self._group.add(batch)
+        return True
+
+    def _attempt(self, action: Callable[[Store], None], items: Iterable[Item]) -> bool:
         try:
-            done = self._access.attempt(write_all)
+            return self._access.attempt(action)
         except StoreError as error:
-            raise self._explained(error, batch[0].segment is not None) from error
-        self.points += len(points) if done else 0
-        return done
+            raise self._explained(error, any(item.segment is not None for item in items)) from error
+
+    def _replayed(self) -> bool:
+        reach(DURING_REPLAY)
+        self._replaying = []
+        return True
+
+    # --- onto the disk ------------------------------------------------------------------------------------------------
+
+    def _is_commit_due(self) -> bool:
+        """Of a full group; of another when there is no more to write, after a moment, or at once for an operation."""
+        if not (self._group and self._access.may_try()):
+            return False
+        if self._group.is_full:
+            return True
+        return not self._has_work() and (bool(self._operations) or not self._group.wait_seconds(self._clock()))
+
+    def _commit(self) -> None:
+        if self._attempt(lambda store: store.flush(), self._group):
+            self.points += self._group.points
+            for item in self._group.commit(self._clock()):
+                self._durable(item)
+        else:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """What was written and may be lost is written again, or goes into the spool, in its old place."""
+        items = self._group.take()
+        self._replaying = [item for item in items if item.segment is not None] + self._replaying
+        self._queue.extendleft(reversed([item for item in items if item.segment is None]))
 
     def _explained(self, error: StoreError, is_spooled: bool) -> StoreError:
         if not is_spooled or error.code == "store-lost":
@@ -257,21 +269,8 @@ class Writer:
         where = f"the points lie in the spool {self._spool.directory}: to go on without them, move it away"
         return StoreError(error.code, f"{error.message}; {where}")
 
-    def _replayed(self) -> bool:
-        reach(DURING_REPLAY)
-        batch, self._replaying = self._replaying, []
-        for item in batch:
-            self._durable(item)
-        return True
-
-    def _written(self, batch: list[_Item]) -> bool:
-        for item in batch:
-            self._queue.popleft()
-            self._durable(item)
-        return True
-
-    def _durable(self, item: _Item) -> None:
-        """The item, and all before it, is in the store."""
+    def _durable(self, item: Item) -> None:
+        """The item, and all before it, is on the store's disk."""
         match item.message:
             case Points(key=key) as points:
                 self._announce(key, bool(points.ids))
@@ -289,7 +288,7 @@ class Writer:
             self._announced[key] = None
             self._say(Searchable(key=key))
 
-    def _settle(self, item: _Item) -> None:
+    def _settle(self, item: Item) -> None:
         if item.segment is None:
             self.acknowledgements.settle(item.ticket)
         else:
@@ -328,7 +327,7 @@ class Writer:
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
-    def _is_due(self, waiting: _Waiting) -> bool:
+    def _is_due(self, waiting: Waiting) -> bool:
         """Nothing that came before it can be written after it: not by us, nor by a successor, nor sent once more."""
         return self.acknowledgements.oldest >= waiting.ticket and self._spool.oldest >= waiting.segment
 

@@ -313,6 +313,68 @@ def test_a_ledger_that_cannot_be_written_bounds_what_is_replayed(rig: Rig, monke
     assert len(rig.ledger) == 100
 
 
+# --- many writes, one flush -----------------------------------------------------------------------------------------
+
+
+def test_many_writes_share_a_flush(rig: Rig) -> None:
+    rig.turn()
+    for number in range(40):
+        rig.points("v", number)
+    for _ in range(9):
+        rig.turn(0.0)
+    assert rig.released == [], "more is to be written: nothing is durable yet"
+    assert rig.store.flushes == 0
+    rig.turn(0.0)
+    assert (len(rig.released), rig.store.flushes) == (40, 1)
+    assert len(rig.store.upserts) == 10
+
+
+def test_what_trickles_in_is_flushed_only_so_often(rig: Rig) -> None:
+    rig.turn()
+    for number in range(40):  # one in each twentieth of a second
+        rig.points("v", number)
+        rig.turn(0.05)
+    assert 5 <= rig.store.flushes <= 12
+    rig.finish()
+    assert rig.kept == []
+
+
+def test_half_of_the_credit_is_flushed_without_waiting(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(commit_bytes=1)
+    rig.turn()
+    for number in range(12):
+        rig.points("v", number)
+        rig.turn(0.0)
+        assert rig.kept == [], "the engine may have no credit left to send more"
+
+
+def test_an_operation_has_what_came_before_it_flushed_at_once(rig: Rig) -> None:
+    rig.points("v", 1)
+    rig.turn(0.0)
+    rig.points("v", 2)
+    rig.operate(Repath(request=1, video_id="v", shown_path="new"))
+    for _ in range(4):
+        rig.turn(0.0)
+    assert rig.operations == {}
+    assert {facts["path"] for facts in rig.frames.values()} == {"new"}
+
+
+def test_a_flush_that_fails_has_everything_written_again(rig: Rig) -> None:
+    rig.turn()
+    rig.store.flush_failure = StoreUnavailable("store-full", "no room")
+    for number in range(10):
+        rig.points("v", number)
+    rig.turns(3, 0.05)
+    assert rig.released == []
+    assert rig.writer.state() == "waiting: no room"
+    rig.store.flush_failure = None
+    rig.store.collections["frames"].clear()  # what was not flushed may be lost
+    rig.finish()
+    assert len(rig.frames) == 10
+    assert rig.kept == []
+    assert rig.writer.points == 10, "each is counted once"
+
+
 # --- the start ------------------------------------------------------------------------------------------------------
 
 

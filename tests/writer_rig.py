@@ -23,13 +23,16 @@ DIMENSIONS = {"image": 3}
 
 
 class FakeStore:
-    """A store in memory that is away when it is told to be."""
+    """A store in memory that is away when it is told to be, and forgets what was not flushed when it dies."""
 
     def __init__(self) -> None:
         self.collections: dict[str, dict[str, dict[str, Any]]] = {}
         self.failure: StoreError | None = None
         self.calls = 0
         self.upserts: list[int] = []  # points in each
+        self.flushes = 0
+        self.flush_failure: StoreError | None = None
+        self._unflushed: dict[tuple[str, str], dict[str, Any] | None] = {}  # what was there before
         self.vacuums = 0
         self.is_closed = False
 
@@ -47,18 +50,39 @@ class FakeStore:
             self.collections.setdefault(spec.name, {})
 
     def upsert(self, collection: str, points: Sequence[StoredPoint]) -> None:
+        self.put(collection, points)
+        self.flush()
+
+    def put(self, collection: str, points: Sequence[StoredPoint]) -> None:
         self._answer()
         self.upserts.append(len(points))
-        self.collections[collection].update({point.id: dict(point.payload) for point in points})
+        for point in points:
+            self._unflushed.setdefault((collection, point.id), self.collections[collection].get(point.id))
+            self.collections[collection][point.id] = dict(point.payload)
+
+    def flush(self) -> None:
+        self._answer()
+        if self.flush_failure is not None:
+            raise self.flush_failure
+        self.flushes += 1
+        self._unflushed.clear()
+
+    def die(self) -> None:
+        """What was not flushed is gone."""
+        for (collection, key), before in self._unflushed.items():
+            self.collections[collection].pop(key, None)
+            if before is not None:
+                self.collections[collection][key] = before
+        self._unflushed.clear()
 
     def set_payload(self, collection: str, filter: Filter, payload: Mapping[str, Any]) -> None:
-        self._answer()
+        self.flush()
         for facts in self.collections.get(collection, {}).values():
             if facts["video_id"] == filter.video_id:
                 facts.update(payload)
 
     def delete(self, collection: str, filter: Filter) -> None:
-        self._answer()
+        self.flush()
         kept = self.collections.get(collection, {}).items()
         self.collections[collection] = {key: facts for key, facts in kept if facts["video_id"] != filter.video_id}
 
@@ -131,12 +155,18 @@ class Rig:
     """An engine that keeps what is not acknowledged, a supervisor with a ledger, and the writer between them."""
 
     def __init__(
-        self, directory: Path, patience_seconds: float = 1e9, spool_bytes: int = MIB, batch_points: int = 4
+        self,
+        directory: Path,
+        patience_seconds: float = 1e9,
+        spool_bytes: int = MIB,
+        batch_points: int = 4,
+        commit_bytes: int = MIB,
     ) -> None:
         self.directory = directory
         self.patience_seconds = patience_seconds
         self.spool_bytes = spool_bytes
         self.batch_points = batch_points
+        self.commit_bytes = commit_bytes
         self.now = 100.0
         self.store = FakeStore()
         self.disk_is_full = False
@@ -161,7 +191,7 @@ class Rig:
             create=lambda path: FullDisk(path, self),
             free_bytes=lambda path: 1 << 40,
         )
-        self.writer = Writer(self.access, self.spool, self.batch_points, self._hear, clock=clock)
+        self.writer = Writer(self.access, self.spool, self.batch_points, self.commit_bytes, self._hear, clock=clock)
         self.unanswered.clear()
         if is_prepared:
             self.access.prepare(collection_specs(DIMENSIONS))
@@ -171,8 +201,9 @@ class Rig:
             self.writer.operate(operation)
 
     def kill(self) -> None:
-        """As SIGKILL does: nothing is flushed, nothing is said."""
+        """As SIGKILL does, and worse: nothing is flushed, nothing is said."""
         self.spool.close()  # the kernel closes its files
+        self.store.die()
 
     def _hear(self, message: Message) -> None:
         self.heard.append(message)
