@@ -15,12 +15,15 @@ from benches.report import Findings
 
 # In the order in which `make bench` runs them.
 BENCHES: dict[str, str] = {
+    "decode": "benches.decode",
     "sound": "benches.audio_cost",
     "transport": "benches.transport",
     "models": "benches.models",
     "scheduler": "benches.scheduler_sim",
     "whole": "benches.whole",
     "vectors": "benches.vectors",
+    "searchable": "benches.searchable",
+    "memory": "benches.memory",
     "baselines": "benches.baselines",
     "libraries": "benches.baseline_libraries",
     "film": "benches.baseline_film",
