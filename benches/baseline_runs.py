@@ -4,6 +4,7 @@ Memory is counted twice: the sum of what is resident (RSS), in which pages that 
 and the proportional share (PSS, psutil's name and the kernel's), in which they count once.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -81,17 +82,18 @@ class MemoryWatch(TreeWatch):
 
     def __init__(self, pid: int, limit_bytes: int | None) -> None:
         super().__init__(pid, INTERVAL_SECONDS)
-        self._pid, self._limit_bytes = pid, limit_bytes
+        self.pid, self._limit_bytes = pid, limit_bytes
         self.memory: list[tuple[float, float]] = []
         self.killed = False
 
     def look(self) -> None:
         super().look()
-        used = tree_pss_bytes(self._pid)
+        used = tree_pss_bytes(self.pid)
         self.memory.append((time.monotonic() - self._started, float(used)))
         if self._limit_bytes is not None and used > self._limit_bytes and not self.killed:
-            self.killed = True
-            os.killpg(self._pid, signal.SIGKILL)  # it leads a session of its own
+            with contextlib.suppress(ProcessLookupError):  # it may just have ended
+                os.killpg(self.pid, signal.SIGKILL)  # it leads a session of its own
+                self.killed = True
 
     @property
     def cpu_seconds(self) -> float:
@@ -145,7 +147,8 @@ def run_system(system: str, media: Sequence[Path], directory: Path, setup: Setup
     if code != 0 and not watch.killed:
         raise RunFailedError("run-failed", f"{system} ended with {code}: {words[-1] if words else 'it said nothing'}")
     points = {} if watch.killed else points_in(directory / "store")
-    return _run(heard, watch, wall_seconds, children_cpu_seconds() - before, points)
+    cpu_seconds = children_cpu_seconds() - before
+    return _run(heard, watch, wall_seconds, cpu_seconds, points, "supervisor" if system == SLUICE else "main")
 
 
 def _started(command: list[str], log: IO[str], tells_on_stderr: bool) -> "subprocess.Popen[str]":
@@ -162,7 +165,9 @@ def _started(command: list[str], log: IO[str], tells_on_stderr: bool) -> "subpro
     )
 
 
-def _run(heard: _Heard, watch: MemoryWatch, wall_seconds: float, cpu_seconds: float, points: dict[str, int]) -> Run:
+def _run(
+    heard: _Heard, watch: MemoryWatch, wall_seconds: float, cpu_seconds: float, points: dict[str, int], root: str
+) -> Run:
     ready = heard.ready[-1] if heard.ready else (wall_seconds, cpu_seconds)
     return Run(
         wall_seconds=wall_seconds,
@@ -171,7 +176,7 @@ def _run(heard: _Heard, watch: MemoryWatch, wall_seconds: float, cpu_seconds: fl
         ready_cpu_seconds=ready[1],
         peak_rss_bytes=watch.peak_bytes,
         peak_pss_bytes=int(max(used for _, used in watch.memory)),
-        peaks=_peaks(watch),
+        peaks=_peaks(watch, root),
         memory=tuple(watch.memory),
         points=points,
         done=tuple(heard.done),
@@ -202,10 +207,12 @@ def said_in(line: str) -> Ready | Done | None:
         return None
 
 
-def _peaks(watch: MemoryWatch) -> dict[str, int]:
+def _peaks(watch: MemoryWatch, root: str) -> dict[str, int]:
+    """root: what the first process is called."""
     peaks: dict[str, int] = {}
-    for watched in watch.processes.values():
-        peaks[watched.role] = max(peaks.get(watched.role, 0), watched.peak_rss_bytes)
+    for pid, watched in watch.processes.items():
+        role = root if pid == watch.pid else watched.role
+        peaks[role] = max(peaks.get(role, 0), watched.peak_rss_bytes)
     return peaks
 
 
