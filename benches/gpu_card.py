@@ -13,13 +13,13 @@ import msgspec
 from engine.nvml import Nvml, NvmlMissing, driver_version
 from engine.real_devices import cuda_trouble, open_device, resolve_device, torch_build
 
-GB = 10**9
 SIMULATED = "simulated"
 METER_SECONDS = 0.2  # NVML itself averages the use over a sixth of a second to a second
 MATRIX_SIDES = {"cuda": (4096, 8192), "cpu": (256, 512)}
 COPY_BYTES = {"cuda": 1 << 29, "cpu": 1 << 27}
 TRANSFER_BYTES = 1 << 28  # to the device
 WARM_UPS = 3
+MOST_RUNS = 1000
 TENSOR_CORES_FLOAT32 = (8, 0)  # compute capability from which on float32 products may run as TF32
 
 
@@ -99,14 +99,15 @@ def synchronise(device: str) -> None:
 
 
 def durations(run: Callable[[], object], device: str, seconds: float, least: int = 3) -> list[float]:
-    """Seconds of each of at least `least` runs, for `seconds` in all, behind WARM_UPS that do not count; each with the
-    device idle before and after.
+    """Seconds of each of at least `least` runs, for `seconds` in all or MOST_RUNS, behind WARM_UPS that do not count;
+    each with the device idle before and after.
     """
     for _ in range(min(WARM_UPS, least)):
         run()
     synchronise(device)
     taken: list[float] = []
-    while len(taken) < least or sum(taken) < seconds:
+    end = time.perf_counter() + seconds
+    while len(taken) < least or (time.perf_counter() < end and len(taken) < MOST_RUNS):
         started = time.perf_counter()
         run()
         synchronise(device)

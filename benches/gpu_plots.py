@@ -99,8 +99,8 @@ def use_charts(runs: Iterable[Named]) -> Iterator[Chart]:
     """Use of the device over time: as NVML has it, and as the engine has it."""
     for each in runs:
         lines: dict[str, Line] = {
-            "in models, by the engine": each.run.busy,
-            "card in use, by NVML": used(each.run.card),
+            "in models (engine)": each.run.busy,
+            "in use (NVML)": used(each.run.card),
         }
         drawn = {name: line for name, line in lines.items() if line}
         if drawn:
