@@ -1,4 +1,4 @@
-"""What decoding costs: `python -m benches decode [--media DIR|none] [--seconds 60] [--rounds 3]`.
+"""What decoding costs: `python -m benches decode [--media DIR|none] [--seconds 120] [--rounds 3]`.
 
 One picture track, encoded by five codecs, is sampled to 224 x 224: by our decoders, and by the plain readers of
 benches/decode_readers.py, which stop at nothing and check nothing. What they give is compared, times and pixels.
@@ -61,7 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="directory of videos with a manifest, the longest of which gives the pictures; none: drawn ones "
         "(default: %(default)s)",
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of each file (default: %(default)g)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="length of each file (default: %(default)g)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default: %(default)d)")
 
 

@@ -32,6 +32,8 @@ class Clock:
         self._tick_us = time_base * MICROSECONDS
         self._above, self._below = self._tick_us.numerator, self._tick_us.denominator
         self._start_us = start_us
+        self._ticks: int | None = None
+        self._ticks_us = 0
 
     def us(self, stamp: int) -> int:
         """The time of a stamp, rounded; halves to the even one."""
@@ -39,7 +41,9 @@ class Clock:
 
     def length_us(self, ticks: int | None) -> int:
         """How long so many ticks last; 0 for what is not known or negative."""
-        return self._rounded(ticks) if ticks and ticks > 0 else 0
+        if ticks != self._ticks:  # packets mostly are as long as the last one
+            self._ticks, self._ticks_us = ticks, self._rounded(ticks) if ticks and ticks > 0 else 0
+        return self._ticks_us
 
     def stamp(self, time_us: int) -> int:
         """The last stamp that is not behind a time."""

@@ -29,7 +29,8 @@ def decode_span(job: Job) -> Iterator[Sample]:
             yield from decoding.damaged(*seen.damage)
         if seen.breaks:
             decoding.health.fail(read.time_us - 1)  # a key frame of this very time heals
-        yield from decoding.run(decoding.skip.push(read.packet, read.time_us))
+        if steps := decoding.skip.push(read.packet, read.time_us):
+            yield from decoding.run(steps)
     yield from decoding.run(decoding.skip.finish())
     yield from decoding.drain()
     yield from job.finish()

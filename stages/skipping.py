@@ -7,7 +7,7 @@ next GOP begins, and then dropped. docs/formats.md says what that saves.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from stages.sampling import Grid, Span
@@ -85,17 +85,17 @@ def _headers(data: bytes, length_bytes: int) -> Iterator[int]:
 class Everything:
     """Decodes every packet: to compare with."""
 
-    def push(self, packet: Any, time_us: int) -> Iterator[Step]:
+    def push(self, packet: Any, time_us: int) -> Sequence[Step]:
         """Take a packet; what is to be decoded now."""
-        yield Step(packet, time_us, wanted=True)
+        return (Step(packet, time_us, wanted=True),)
 
-    def release(self) -> Iterator[Step]:
+    def release(self) -> Sequence[Step]:
         """What is held back, wanted or not: here nothing ever is."""
-        yield from ()
+        return ()
 
-    def finish(self) -> Iterator[Step]:
+    def finish(self) -> Sequence[Step]:
         """No packet follows: what is still wanted."""
-        yield from ()
+        return ()
 
     def lost(self) -> None:
         """Something could not be decoded."""
@@ -110,12 +110,11 @@ class Everything:
 class KeyFrames(Everything):
     """Decodes key frames only, each on its own."""
 
-    def push(self, packet: Any, time_us: int) -> Iterator[Step]:
+    def push(self, packet: Any, time_us: int) -> Sequence[Step]:
         """Take a packet; what is to be decoded now. An HEVC decoder drops pictures that were not shown when the next
         sequence starts, so what it holds back for reordering has to be asked for.
         """
-        if packet.is_keyframe:
-            yield Step(packet, time_us, wanted=True, fresh=True)
+        return (Step(packet, time_us, wanted=True, fresh=True),) if packet.is_keyframe else ()
 
 
 class Skipper(Everything):
@@ -137,34 +136,29 @@ class Skipper(Everything):
         self._dropped = False
         self._wary = True  # no sample has come out yet, or not since the last damage: then nothing is held
 
-    def push(self, packet: Any, time_us: int) -> Iterator[Step]:
+    def push(self, packet: Any, time_us: int) -> Sequence[Step]:
         """Take a packet; what is to be decoded now."""
         step = Step(packet, time_us, self._wants(packet, time_us))
-        if self._restarts.holds(packet):
-            yield from self._settle()
+        if self._next and time_us < self._next[0].time_us and not packet.is_keyframe:
             self._next.append(step)
-        elif self._next and time_us < self._next[0].time_us:
-            self._next.append(step)
-            if step.wanted:
-                yield from self.release()
+            done: Sequence[Step] = self.release() if step.wanted else ()
         else:
-            yield from self._settle()
-            self._held.append(step)
+            done = self._settle()
+            (self._next if self._restarts.holds(packet) else self._held).append(step)
         self._held_bytes += packet.size
-        if self._is_due():
-            yield from self.release()
+        return (*done, *self.release()) if self._is_due() else done
 
-    def release(self) -> Iterator[Step]:
+    def release(self) -> Sequence[Step]:
         """What is held back, wanted or not."""
         steps = [*self._held, *self._next]
         self._held, self._next, self._held_bytes = [], [], 0
         if steps and self._dropped:
             self._dropped, steps[0] = False, steps[0]._replace(fresh=True)
-        yield from steps
+        return steps
 
-    def finish(self) -> Iterator[Step]:
+    def finish(self) -> Sequence[Step]:
         """No packet follows."""
-        yield from self._settle()
+        return self._settle()
 
     def lost(self) -> None:
         """Something could not be decoded: until a sample comes, every packet of the span may hold one."""
@@ -183,15 +177,14 @@ class Skipper(Everything):
         too_much = self._held_bytes > MAX_HELD_BYTES or len(self._held) + len(self._next) > MAX_HELD_PACKETS
         return too_much or (bool(self._held) and self._held[-1].wanted)
 
-    def _settle(self) -> Iterator[Step]:
+    def _settle(self) -> Sequence[Step]:
         """The leading pictures are over, none of them was wanted: what was held before the restart is dropped."""
         if not self._next:
-            return
+            return ()
         restart, *_ = self._next
         self._dropped = self._dropped or bool(self._held)
         self._held, self._next, self._held_bytes = [restart], [], restart.packet.size
-        if restart.wanted:
-            yield from self.release()
+        return self.release() if restart.wanted else ()
 
     def _wants(self, packet: Any, time_us: int) -> bool:
         if packet.pts is None:

@@ -1,6 +1,6 @@
 """What is left out of decoding, and that nothing that is needed is: on made orders of packets, and on real ones."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,15 @@ class Decoder:
     shown: list[int] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
 
-    def run(self, steps: Iterator[Step]) -> list[Step]:
-        taken = list(steps)
-        for step in taken:
+    def run(self, steps: Sequence[Step]) -> Sequence[Step]:
+        for step in steps:
             if step.fresh:
                 self.good.clear()
             self.order.append(step.packet.number)
             if all(number in self.good for number in step.packet.refers_to):
                 self.good.add(step.packet.number)
                 self.shown.append(step.packet.number)
-        return taken
+        return steps
 
 
 @st.composite
