@@ -23,7 +23,9 @@ HEADER_BYTES = 120  # of a message besides its array, roughly
 SPAN_SECONDS = 60.0  # as decode.span_seconds
 WINDOW_SECONDS = 30.0
 FRAME_DECODE_SECONDS = 0.0054  # 720p H.264, one frame a second, PyAV without non-reference frames: docs/measurements
-WINDOW_DECODE_SECONDS = 17.3 / 120  # AAC stereo with voice detection, CPU seconds for 30 s: docs/speech.md
+WINDOW_DECODE_SECONDS = (
+    17.3 / 120
+)  # AAC stereo with voice detection, CPU seconds for 30 s, as first measured; docs/speech.md has 15.2
 # Speech in a window, seconds from its start: one long turn, or one and three short ones.
 PATTERNS: tuple[tuple[tuple[float, float], ...], ...] = (
     ((0.0, 30.0),),
