@@ -32,7 +32,7 @@ from typing import Any
 
 from benches.audio_cost import join
 from benches.corpus import import_all, libraries_for, machine
-from benches.memory import status_mb
+from benches.memory_child import status_mb
 from benches.transport import in_process
 from engine.config import Config, load_config
 from engine.files import find_files

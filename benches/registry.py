@@ -18,6 +18,7 @@ BENCHES: dict[str, str] = {
     "decode": "benches.decode",
     "sound": "benches.audio_cost",
     "transport": "benches.transport",
+    "store": "benches.store",
     "models": "benches.models",
     "scheduler": "benches.scheduler_sim",
     "whole": "benches.whole",

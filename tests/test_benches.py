@@ -8,12 +8,11 @@ from typing import Any
 import av
 import pytest
 
-from benches import memory, transport
+from benches import transport
 from benches.corpus import concatenate, lengthened, libraries_for, media_seconds
 from benches.running import parser_for
 from stages.media import probe
 from stages.options import DecodeOptions
-from tests.conftest import TinyModels
 from tests.media_factory import frame_number, make_video
 
 SECONDS = 2
@@ -73,64 +72,6 @@ def test_libraries_are_those_that_the_medium_needs(short: Path, tmp_path: Path) 
     of_short, of_silent = (probe(str(path).encode(), DecodeOptions()) for path in (short, silent))
     assert libraries_for(of_short, "pyav") == ("torchaudio", "onnxruntime")
     assert libraries_for(of_silent, "decord") == ("torchaudio", "decord")
-
-
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-
-def test_memory_of_whole_runs(short: Path, tiny_models: TinyModels) -> None:
-    arguments = [str(short), "--hours", "0.001", "--backend", "pyav", "--stop-engine", "0.5"]
-    result = memory.measure(memory.parse_arguments([*arguments, "--models", str(tiny_models.directory)]))
-    assert result["medium"] == "short.mp4"
-    assert result["machine"]["cores"] >= 1
-    plain, stopped = result["runs"]
-    assert plain["engine_stopped_seconds"] == 0.0
-    assert stopped["engine_stopped_seconds"] >= 0.5
-    assert plain["points"]["frames"] == 4
-    assert plain["ids"] == stopped["ids"]
-    for run in result["runs"]:
-        assert run["status"] == "indexed"
-        assert run["peak_mb"] > run["imports"]["resident_mb"] > run["imports"]["anonymous_mb"] > 10
-        assert run["above_imports_mb"] == pytest.approx(run["peak_mb"] - run["imports"]["resident_mb"])
-        assert [use["peak_mb"] for use in run["decoders"]] == [run["peak_mb"]]
-    assert result["verdict"]["same_points_when_stopped"] is True
-    assert len(memory.table(result["runs"]).splitlines()) == 3
-
-
-def a_run(**more: Any) -> dict[str, Any]:
-    figures = {
-        "backend": "pyav",
-        "hours": 1.0,
-        "engine_stopped_seconds": 0.0,
-        "status": "indexed",
-        "gaps": 0,
-        "ids": "a",
-    }
-    return {**figures, "peak_mb": 200.0, "above_imports_mb": 100.0, **more}
-
-
-@pytest.mark.parametrize(
-    ("second", "within"),
-    [
-        ({"hours": 2.0, "peak_mb": 209.0}, True),
-        ({"hours": 2.0, "peak_mb": 211.0}, False),
-        ({"hours": 2.0, "above_imports_mb": 251.0}, False),
-        ({"backend": "decord", "peak_mb": 300.0}, True),
-        ({"engine_stopped_seconds": 30.0, "peak_mb": 300.0}, True),
-        ({"engine_stopped_seconds": 30.0, "ids": "b"}, False),
-        ({"engine_stopped_seconds": 30.0, "status": "partial"}, False),
-    ],
-)
-def test_verdict_knows_every_limit(second: dict[str, Any], within: bool) -> None:
-    assert memory.verdict([a_run(), a_run(**second)])["within_limits"] is within
-
-
-def test_nothing_is_said_of_runs_that_were_not_made() -> None:
-    assert memory.verdict([a_run()])["same_points_when_stopped"] is None
-
-
-def test_a_process_that_is_gone_has_no_memory() -> None:
-    assert memory.status_mb(2**22 + 1) == {}  # beyond the kernel's largest process id
 
 
 # --- transport --------------------------------------------------------------------------------------------------------
