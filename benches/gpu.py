@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--models", type=Path, default=Path("models/real"), metavar="DIR", help="where they are built")
     parser.add_argument("--large", action="store_true", help=f"larger ones: {', '.join(LARGE.values())}")
     for role in ROLES:
-        help_text = f"{', '.join(SIZES[role])}; or a directory or hub id (default: {DEFAULT[role]})"
+        help_text = f"{', '.join(SIZES[role])}; a directory or hub id; off (default: {DEFAULT[role]})"
         parser.add_argument(f"--{role}", metavar="NAME", help=help_text)
     parser.add_argument("--media", type=Path, metavar="FILE", help="some minutes of video (default: generated footage)")
     parser.add_argument("--budgets", nargs="+", type=budget, default=[4.0, 16.0, None], metavar="GB", help="or: all")

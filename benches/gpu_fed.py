@@ -79,7 +79,7 @@ def run_fed(config: Config, facts: Facts, work: Path, uuid: str | None, amounts:
     loaded = Loader(config).load()
     start_seconds = time.monotonic() - begun
     for sampling, amount in amounts.items():
-        items = messages_of(recorded(work, sampling))
+        items = messages_of(recorded(work, sampling), config.models)
         Fed(loaded, config).run(_stream(items, facts, amount.times(WARM_UP)), sampling)
         with meter(uuid) as watch:
             run = Fed(loaded, config).run(_stream(items, facts, amount), sampling)

@@ -16,6 +16,8 @@ from benches.corpus import footage, lengthened, media_seconds
 from benches.floor_decode import NoRecorder, Tasks
 from benches.floor_work import FrameIndex, Index, Instant, Pass, Recorder, WindowIndex, Work
 from engine.config import load_config
+from stages.options import ModelOptions
+from stages.registry import OFF
 from stages.torchaudio_shim import import_torchaudio
 from transport.codec import cost_of, encode, spec_of
 from transport.messages import Frame, Message, Speech, TaskEnd, TaskKey, TaskStart
@@ -130,12 +132,12 @@ class Sent(msgspec.Struct, frozen=True):
         return later
 
 
-def messages_of(work: Work) -> list[Sent]:
-    """The work as decoders send it, in the order of the medium."""
+def messages_of(work: Work, models: ModelOptions) -> list[Sent]:
+    """The work as decoders send it for these models, in the order of the medium."""
     sent = [_sent(_frame(each, pixels), pixels) for each, pixels in zip(work.index.frames, work.frames, strict=True)]
-    for window in work.index.windows:
+    for window in work.index.windows if (models.speech, models.voice) != (OFF, OFF) else ():
         pcm = work.pcm(window)
-        sent.append(_sent(_speech(window, pcm), pcm))
+        sent.append(_sent(_speech(window, pcm, models), pcm))
     return sorted(sent, key=lambda each: each.message.start_seconds)
 
 
@@ -148,15 +150,15 @@ def _frame(frame: FrameIndex, pixels: Array) -> Frame:
     return Frame(key=NO_KEY, start_seconds=start, end_seconds=start, array=spec_of(pixels))
 
 
-def _speech(window: WindowIndex, pcm: Array) -> Speech:
+def _speech(window: WindowIndex, pcm: Array, models: ModelOptions) -> Speech:
     return Speech(
         key=NO_KEY,
         start_seconds=window.start_seconds,
         end_seconds=window.end_seconds,
         speech=window.speech,
         captioned_seconds=0.0,
-        transcribe=True,
-        voices=True,
+        transcribe=models.speech != OFF,
+        voices=models.voice != OFF,
         array=spec_of(pcm),
     )
 

@@ -31,6 +31,7 @@ from benches.gpu_work import CHUNK_SECONDS, Facts, Stream, corpus, messages_of, 
 from benches.report import Findings
 from engine.config import Config
 from engine.host_device import HostDevice
+from stages.options import ModelOptions
 from tests import fake_cuda
 from tests.conftest import TinyModels
 from tests.fake_cuda import Card as FakeCard
@@ -116,7 +117,7 @@ def ratio_values(contents: Findings) -> dict[str, tuple[float, float | None]]:
 
 @given(st.floats(1.0, 500.0))
 def test_tasks_follow_each_other_and_say_how_many_items_they_had(most_seconds: float) -> None:
-    stream = Stream(messages_of(small_work()), MEDIUM_SECONDS, most_seconds, lambda: False)
+    stream = Stream(messages_of(small_work(), ModelOptions()), MEDIUM_SECONDS, most_seconds, lambda: False)
     counts: dict[int, int] = {}
     ended: dict[int, int] = {}
     most_open, latest = 0, 0.0
@@ -142,7 +143,7 @@ def test_tasks_follow_each_other_and_say_how_many_items_they_had(most_seconds: f
 
 
 def test_speech_moves_with_its_window() -> None:
-    stream = Stream(messages_of(small_work()), MEDIUM_SECONDS, 140.0, lambda: False)
+    stream = Stream(messages_of(small_work(), ModelOptions()), MEDIUM_SECONDS, 140.0, lambda: False)
     speech = [message for message, _, _ in stream if isinstance(message, Speech)]
     assert [message.start_seconds for message in speech] == [1.0, 61.0, 71.0, 131.0]
     assert [message.speech for message in speech] == [
@@ -155,10 +156,16 @@ def test_speech_moves_with_its_window() -> None:
 
 def test_the_clock_ends_it_too() -> None:
     looks = iter([False, False, True])
-    messages = [
-        message for message, _, _ in Stream(messages_of(small_work()), MEDIUM_SECONDS, 1e9, lambda: next(looks))
-    ]
-    assert [type(message) for message in messages] == [TaskStart, Frame, Speech, TaskEnd]
+    stream = Stream(messages_of(small_work(), ModelOptions()), MEDIUM_SECONDS, 1e9, lambda: next(looks))
+    assert [type(message) for message, _, _ in stream] == [TaskStart, Frame, Speech, TaskEnd]
+
+
+def test_what_no_model_takes_is_not_sent() -> None:
+    silent = messages_of(small_work(), ModelOptions(speech="off", text="off", voice="off"))
+    assert {type(sent.message) for sent in silent} == {Frame}
+    heard = messages_of(small_work(), ModelOptions(speech="off", text="off"))
+    speech = [sent.message for sent in heard if isinstance(sent.message, Speech)]
+    assert [(message.transcribe, message.voices) for message in speech] == [(False, True)] * 2
 
 
 def test_files_of_a_corpus_are_equally_long_and_differ(tmp_path: Path) -> None:
