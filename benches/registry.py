@@ -22,6 +22,7 @@ BENCHES: dict[str, str] = {
     "models": "benches.models",
     "scheduler": "benches.scheduler_sim",
     "whole": "benches.whole",
+    "scaling": "benches.floor_scaling",
     "vectors": "benches.vectors",
     "searchable": "benches.searchable",
     "memory": "benches.memory",

@@ -1,140 +1,205 @@
-"""Figures of the store: writes that are durable, searches, a scroll, memory; embedded, and the cost of the server path.
+"""The store: `python -m benches store`.
 
-    python -m benches.store [--points 51200] [--dimension 512] [--batch 256] [--directory DIR] [--url URL]
+Writing, from nothing, in a store on the disk and in one in memory (/dev/shm), by ways that take turns:
 
-JSON on stdout. Without --url only the embedded store is measured, in a new directory below --directory, which is
-removed at the end. With --url (key in SLUICE_QDRANT_API_KEY) the same is done on a server, in a collection that is
-deleted of its points at the end. Vectors are random, seed 0.
+    each        LocalStore.put and flush of every 256 points, in this process: each batch durable before the next
+    group       the same, with one flush for 4,096 points
+    unflushed   the same, with no flush at all: what Edge and the conversion of the points take
+    consumer    a consumer process, with this one for engine and supervisor: messages of a model's batch over ZeroMQ,
+                with byte credit, and a result behind each task of 60 frames. Time ends when all credit is back: every
+                point is on the disk, and every result is committed. What is measured is what a run does.
+
+Searching: benches/store_search.py. Vectors are made (benches/store_points.py).
 """
 
-import argparse
-import json
 import os
-import platform
+import shutil
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from benches import store_search
+from benches.measuring import Cost, median, rounds, spread
+from benches.report import Findings, Ratio, Table
+from benches.store_player import Player, config_for
+from benches.store_points import Space, Vectors, messages, stored
+from engine.group_commit import COMMIT_POINTS
 from stages.options import StoreOptions
 from stages.qdrant import open_store
-from stages.store import Filter, Store, StoredPoint, frames_spec, point_id
+from stages.store import FRAMES, Store, frames_spec
 
-_QUERIES = 50
+TITLE = "the store: durable points/s through the consumer, and searches of a large one while it is written to"
+AIM_POINTS = 20_000.0  # a second
+MEMORY = Path("/dev/shm")
+DIMENSIONS = (128, 384, 768)  # beside --dimension: of voices, texts, and larger image models
+_SYNCED_BYTES = 4 << 20
+_SYNCS = 12
+
+Write = Callable[[Path], dict[str, float]]
 
 
-def batches(count: int, dimension: int, batch: int) -> Iterator[list[StoredPoint]]:
-    """Frames of films of an hour, one a second, float16 as they come from the engine."""
-    random = np.random.default_rng(0)
-    for first in range(0, count, batch):
-        rows = random.standard_normal((batch, dimension), dtype=np.float32).astype(np.float16)
-        yield [_frame(first + i, row) for i, row in enumerate(rows)]
+def add_arguments(parser: ArgumentParser) -> None:
+    """Options of the bench."""
+    parser.add_argument("--written", type=int, default=16_384, help="points of each writing run (default: %(default)s)")
+    parser.add_argument("--dimension", type=int, default=512, help="of frames' vectors (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="points a message (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each writing run (default: %(default)s)")
+    parser.add_argument(
+        "--directory", type=Path, default=None, help="on the disk to be measured (default: below --results)"
+    )
+    store_search.add_arguments(parser)
 
 
-def _frame(number: int, row: Any) -> StoredPoint:
-    film, second = divmod(number, 3600)
-    video_id = f"{film:064x}"
-    payload = {
-        "video_id": video_id,
-        "path": f"/films/{film}.mp4",
-        "start_seconds": float(second),
-        "end_seconds": second + 1.0,
-        "model": "clip@1",
-        "source": "frames",
-    }
-    return StoredPoint(point_id(video_id, "frames", "clip@1", second), "frames", payload, {"image": row})
+def measure(arguments: Namespace) -> Findings:
+    """Write, then search."""
+    findings = Findings()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as undo:
+        disk = Path(undo.enter_context(new_directory(arguments.directory or arguments.results)))
+        places = {"disk": disk}
+        if MEMORY.is_dir():
+            places["memory"] = undo.enter_context(new_directory(MEMORY))
+        measure_writing(findings, arguments, places)
+        store_search.measure(findings, arguments, disk)
+    return findings
 
 
 @contextmanager
-def timed(figures: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    figures[name] = figures.get(name, 0.0) + time.perf_counter() - started
+def new_directory(parent: Path) -> Iterator[Path]:
+    """One that is removed afterwards."""
+    with tempfile.TemporaryDirectory(dir=parent, prefix="store-bench-") as name:
+        yield Path(name)
 
 
-def each_ms(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    for _ in range(_QUERIES):
-        action()
-    return (time.perf_counter() - started) / _QUERIES * 1000
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def measure(store: Store, count: int, dimension: int, batch: int) -> dict[str, float]:
-    seconds: dict[str, float] = {}
-    with timed(seconds, "ensure_seconds"):
-        store.ensure([frames_spec(dimension)])
-    for points in batches(count, dimension, batch):
-        with timed(seconds, "upsert_seconds"):
-            store.upsert("frames", points)
-    query = np.random.default_rng(1).standard_normal(dimension).astype(np.float32)
-    one_film = Filter(video_id=f"{0:064x}")
-    written = store.count("frames")
-    figures = {
-        "points": written,
-        "ensure_ms": seconds["ensure_seconds"] * 1000,
-        "durable_upserts_per_second": written / seconds["upsert_seconds"],
-        "upsert_ms_per_batch": seconds["upsert_seconds"] * 1000 * batch / written,
-        "search_ms": each_ms(lambda: store.search("frames", "image", query, 10)),
-        "search_one_film_ms": each_ms(lambda: store.search("frames", "image", query, 10, one_film)),
-        "count_one_film_ms": each_ms(lambda: store.count("frames", one_film)),
+def measure_writing(findings: Findings, arguments: Namespace, places: Mapping[str, Path]) -> None:
+    """Every way in every place, in turn; then the consumer alone with other dimensions."""
+    rows = vectors(arguments.dimension, arguments.written)
+    ways = ways_to_write(rows, arguments.batch)
+    candidates = {
+        (way, place): in_new_store(write, directory)
+        for place, directory in places.items()
+        for way, write in ways.items()
     }
-    with timed(seconds, "scroll"):
-        scrolled = sum(1 for _ in store.scroll("frames", with_vectors=True))
-    return figures | {"scrolled_per_second": scrolled / seconds["scroll"]} | resident_mib()
-
-
-def resident_mib() -> dict[str, float]:
-    """Anonymous memory is the process's own; file memory is the store's files, which the kernel takes back at need."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssFile"))}
-    return {"anonymous_mib": kib["RssAnon"] / 1024, "file_mib": kib["RssFile"] / 1024}
-
-
-def measure_embedded(directory: Path | None, count: int, dimension: int, batch: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory(dir=directory) as name:
-        store = open_store(StoreOptions(path=f"{name}/store"), None)
-        figures = measure(store, count, dimension, batch)
-        used = sum(file.stat().st_blocks * 512 for file in Path(name).rglob("*") if file.is_file())
-        with_closing: dict[str, float] = {}
-        with timed(with_closing, "optimize_seconds"):
-            store.optimize()
-        store.close()
-    return figures | {"bytes_per_point": used / count} | with_closing
-
-
-def measure_server(url: str, count: int, dimension: int, batch: int) -> dict[str, float]:
-    store = open_store(StoreOptions(url=url, prefix="sluice-bench"), os.environ.get("SLUICE_QDRANT_API_KEY"))
-    try:
-        return measure(store, count, dimension, batch)
-    finally:
-        store.delete("frames", Filter(from_seconds=0.0))
-        store.close()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=51200)
-    parser.add_argument("--dimension", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--directory", type=Path, default=None)
-    parser.add_argument("--url", default=None)
-    given = parser.parse_args()
-    count = given.points // given.batch * given.batch
-    result: dict[str, Any] = {
-        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
-        "points": count,
-        "dimension": given.dimension,
-        "batch": given.batch,
-        "embedded": measure_embedded(given.directory, count, given.dimension, given.batch),
+    named = {f"{way}, {place}": run for (way, place), run in candidates.items()}
+    costs = rounds(named, arguments.rounds)
+    findings.tables.append(_table(f"Writing {len(rows):,} points of {arguments.dimension}", costs, len(rows)))
+    for place, directory in places.items():
+        rates = [len(rows) / cost.values["wall_seconds"] for cost in costs[f"consumer, {place}"]]
+        low, high = spread(rates)
+        name = f"points/s through the consumer, durable and acknowledged, {place}"
+        findings.ratios.append(Ratio(name, median(rates), AIM_POINTS, "higher", low, high))
+        if place == "disk":
+            _compare_with_disk(findings, directory, costs[f"consumer, {place}"])
+    quick = places.get("memory", places["disk"])
+    others = {
+        f"consumer, {dimension}": in_new_store(ways_to_write(other, arguments.batch)["consumer"], quick)
+        for dimension in DIMENSIONS
+        if len(other := vectors(dimension, arguments.written))
     }
-    if given.url:
-        result["server"] = measure_server(given.url, count, given.dimension, given.batch)
-    print(json.dumps(result, indent=2))
+    title = f"Other dimensions, {'memory' if quick != places['disk'] else 'disk'}"
+    findings.tables.append(_table(title, rounds(others, 1, warm_up=False), len(rows)))
+    findings.notes.append(
+        "`each`, `group` and `unflushed` are one process; the consumer's processor time is its own: the part of engine "
+        "and supervisor, which the bench plays, comes on top."
+    )
 
 
-if __name__ == "__main__":
-    main()
+def vectors(dimension: int, count: int) -> Vectors:
+    """Made frames, float16 [count, dimension]."""
+    import numpy as np
+
+    return np.concatenate(list(Space(dimension).frames(count)))
+
+
+def in_new_store(write: Write, directory: Path) -> Callable[[], dict[str, float]]:
+    """A run that begins with nothing and leaves nothing."""
+
+    def run() -> dict[str, float]:
+        try:
+            return write(directory / "store")
+        finally:
+            for path in (directory / "store", directory / "store-state"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    return run
+
+
+def ways_to_write(rows: Vectors, batch: int) -> dict[str, Write]:
+    """By name; each gives wall and processor seconds of the writing alone, and the bytes that the store takes then."""
+    return {
+        "each": lambda path: put_all(path, rows, 256),
+        "group": lambda path: put_all(path, rows, COMMIT_POINTS),
+        "unflushed": lambda path: put_all(path, rows, None),
+        "consumer": lambda path: send_all(path, rows, batch),
+    }
+
+
+def put_all(path: Path, rows: Vectors, flushed: int | None, batch: int = 256) -> dict[str, float]:
+    """Into a store of this process, with a flush behind so many points, or none."""
+    store = open_store(StoreOptions(path=str(path)), None)
+    store.ensure([frames_spec(rows.shape[1])])
+    batches = [stored(first, rows[first : first + batch]) for first in range(0, len(rows), batch)]
+    wall, cpu = time.perf_counter(), time.process_time()
+    for number, points in enumerate(batches, 1):
+        store.put(FRAMES, points)
+        if flushed is not None and (number * batch % flushed == 0 or number == len(batches)):
+            store.flush()
+    values = {"wall_seconds": time.perf_counter() - wall, "own_seconds": time.process_time() - cpu}
+    return values | _closed(store, path)
+
+
+def _closed(store: Store, path: Path) -> dict[str, float]:
+    store.close()
+    files = (file for file in path.rglob("*") if file.is_file())
+    return {"bytes": float(sum(file.stat().st_blocks * 512 for file in files))}
+
+
+def send_all(path: Path, rows: Vectors, batch: int) -> dict[str, float]:
+    """Through a consumer process."""
+    outgoing = list(messages(0, rows, batch))
+    with Player(config_for(path), rows.shape[1]) as player:
+        wall, cpu = time.perf_counter(), player.cpu_seconds()
+        player.write(outgoing)
+        values = {"wall_seconds": time.perf_counter() - wall, "own_seconds": player.cpu_seconds() - cpu}
+    return values | _closed(open_store(StoreOptions(path=str(path)), None), path)
+
+
+def _table(title: str, costs: Mapping[str, list[Cost]], count: int) -> Table:
+    columns = ("way", "points/s", "slowest", "fastest", "CPU µs a point", "kB a point on disk")
+    return Table(title, columns, tuple(_row(name, runs, count) for name, runs in costs.items()))
+
+
+def _row(name: str, runs: list[Cost], count: int) -> tuple[str | float, ...]:
+    rates = [count / run.values["wall_seconds"] for run in runs]
+    own = statistics.median(run.values["own_seconds"] for run in runs)
+    return name, median(rates), *spread(rates), own / count * 1e6, runs[-1].values["bytes"] / count / 1e3
+
+
+def _compare_with_disk(findings: Findings, directory: Path, runs: list[Cost]) -> None:
+    """What the disk gives to somebody who only writes one file, in pieces of 4 MiB, and syncs each."""
+    before = synced_bytes_per_second(directory)
+    used = [run.values["bytes"] / run.values["wall_seconds"] / before for run in runs]
+    name = "bytes/s of the store on the disk, over those of one synced file"
+    findings.ratios.append(Ratio(name, median(used), None, "higher", *spread(used)))
+    findings.notes.append(f"One file written in pieces of 4 MiB, each synced: {before / 1e6:.0f} MB/s on this disk.")
+
+
+def synced_bytes_per_second(directory: Path) -> float:
+    """Median of some pieces."""
+    piece = os.urandom(_SYNCED_BYTES)
+    seconds = []
+    with (directory / "synced").open("wb", buffering=0) as file:
+        for _ in range(_SYNCS):
+            started = time.perf_counter()
+            file.write(piece)
+            os.fsync(file.fileno())
+            seconds.append(time.perf_counter() - started)
+    (directory / "synced").unlink()
+    return _SYNCED_BYTES / statistics.median(seconds)
