@@ -19,7 +19,6 @@ from stages.captions import CaptionCue, find_sidecars, read_captions
 from stages.errors import MediaError
 from stages.media import content_of, probe
 from stages.packing import merged_spans
-from stages.torchaudio_shim import import_torchaudio
 from stages.video import read_frames
 from stages.windows import SoundCheckpoint, parted, read_speech_windows
 from transport.codec import cost_of, encode
@@ -85,8 +84,6 @@ class Decoder:
 
     def run(self) -> None:
         """Take tasks until told to drain."""
-        if (self._config.models.speech, self._config.models.voice) != ("off", "off"):
-            import_torchaudio()  # takes seconds, from a cold disk more than run.stall_seconds: not while a task waits
         self._items.send(Join())
         self._control.send(Ready(role=self._spec.role, index=self._spec.index, notes=notes()))
         while not self._draining:
@@ -309,11 +306,12 @@ class Decoder:
             self._draining = True
 
     def _send_stats(self) -> None:
+        resident_bytes = rss_bytes()  # the kernel's mark may lag a little behind it
         self._control.send(
             DecoderStats(
                 index=self._spec.index,
-                peak_rss_bytes=peak_rss_bytes(),
-                rss_bytes=rss_bytes(),
+                peak_rss_bytes=max(peak_rss_bytes(), resident_bytes),
+                rss_bytes=resident_bytes,
                 generation=self._spec.generation,
                 items=self._all_items_sent,
                 decode_seconds=self._times.seconds("decode"),
