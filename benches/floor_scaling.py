@@ -1,8 +1,8 @@
 """Whole runs with one decoder and with two, on one long film, where decoding is all there is to do.
 
-Speech and voices are off, the image model is the small one, and the picture is large (720p). What the engine itself uses
-of the processor stands beside it, for on two cores that is lacking to the decoders. Time counts from the moment when
-all models are loaded.
+Speech and voices are off, the image model is the small one, and the picture is large (720p). What the engine uses of
+the processor stands beside it, for on two cores that is lacking to the decoders. Time counts from the moment when all
+models are loaded.
 """
 
 import os
@@ -52,7 +52,7 @@ def measure(arguments: Namespace) -> Findings:
 
 def findings(seen: Mapping[str, Sequence[Seen]], film: str) -> Findings:
     """By number of decoders, the fewest first. Pure."""
-    fewest, *_, most = seen
+    fewest, most = min(seen, key=int), max(seen, key=int)
     below, above = ([each.work_wall_seconds for each in seen[count]] for count in (most, fewest))
     rows = []
     for count, runs in seen.items():

@@ -86,7 +86,7 @@ def measure(arguments: Namespace) -> Findings:
         return Findings(
             tables=[seconds_table(rounds), start_table(rounds), processes_table(rounds), media_table(warm)],
             ratios=ratios(rounds),
-            charts=charts(rounds.whole[-1], traced, warm),
+            charts=charts(rounds.whole[-1], traced),
             notes=notes(rounds, media),
         )
 

@@ -46,8 +46,8 @@ def largest_batches(trace: Path) -> dict[str, int]:
     return sizes
 
 
-def charts(run: Seen, trace: Path, traced: Seen) -> list[Chart]:
-    """run: one that was measured. trace: of the run `traced`, which was not."""
+def charts(run: Seen, trace: Path) -> list[Chart]:
+    """run: one that was measured. trace: of another, for what is traced is slower."""
     return [memory_chart(run), cpu_chart(run), device_chart(batches(trace)), throughput_chart(batches(trace))]
 
 
