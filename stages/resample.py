@@ -1,16 +1,22 @@
-"""Resampling a stream of sound to 16 kHz."""
+"""Resampling a stream of sound to 16 kHz.
+
+The filter is torchaudio's: a low-pass, the sinc in a Hann window, at the phase of each output sample (J. O. Smith,
+"Digital Audio Resampling", ccrma.stanford.edu/~jos/resample). torchaudio itself would bring torch into every decoder:
+170 MB and 1.3 s of processor time at each start, for one product of matrices.
+"""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.audio.frame import AudioFrame
+from numpy.lib.stride_tricks import sliding_window_view
 
 from stages.timeline import SAMPLE_RATE, Resampler, Samples
-from stages.torchaudio_shim import import_torchaudio
 
+ZERO_CROSSINGS = 6  # of the sinc, on either side; this and the next are torchaudio's defaults
+ROLLOFF = 0.99  # the filter ends so far below the lower of both Nyquist frequencies
 MAX_KERNEL = 2**21  # 8 MB of filter; the usual rates need 1/30 of it, 44,099 Hz would need 2.8 GB
 
 
@@ -29,23 +35,37 @@ def _steps(rate: int) -> tuple[int, int]:
     return rate // common, SAMPLE_RATE // common
 
 
-class StreamingResampler:
-    """torchaudio's Resample for a stream: the pieces put together equal the resampled whole.
+def _kernel(rate: int) -> tuple[npt.NDArray[np.float32], int]:
+    """Weights [taps, step_out] of the inputs around a step, for each output sample in it; and how far they reach
+    beyond the step on either side, in samples of input.
 
-    Output i depends on the inputs `width` to its left and right. So each call of Resample gets, besides a block of
-    samples, a context on both sides; what comes out for the context is not used, but computed with the neighbouring
-    block. All calls have one length: for each length torch keeps a compiled convolution, which costs time and never
-    goes away.
+    Phases are taken in float32, as torchaudio does: then the sound is the same to the last bits, and so are the times
+    of windows, which are part of the ids of points.
+    """
+    step_in, step_out = _steps(rate)
+    cutoff = min(step_in, step_out) * ROLLOFF
+    width = math.ceil(ZERO_CROSSINGS * step_in / cutoff)
+    phases = -np.arange(step_out, dtype=np.float32) / np.float32(step_out)
+    inputs = np.arange(-width, width + step_in, dtype=np.float64) / step_in
+    crossings = np.clip((inputs[:, None] + phases) * cutoff, -ZERO_CROSSINGS, ZERO_CROSSINGS)
+    hann = np.cos(np.pi * crossings / (2 * ZERO_CROSSINGS)) ** 2
+    return (np.sinc(crossings) * hann * (cutoff / step_in)).astype(np.float32), width
+
+
+class StreamingResampler:
+    """The resampler for a stream: the pieces put together equal the resampled whole.
+
+    Output i depends on the inputs `width` to its left and right. So each block of samples is taken with a context on
+    both sides. All blocks have one length, and so the same result wherever the pieces end.
     """
 
     def __init__(self, rate: int, block_seconds: float = 1.0) -> None:
-        self._resample = import_torchaudio().transforms.Resample(rate, SAMPLE_RATE)
         self._step_in, self._step_out = _steps(rate)
-        width: int = self._resample.width
-        context = math.ceil(width / self._step_in)  # in steps, as is `block`
+        self._kernel, self._width = _kernel(rate)
+        context = math.ceil(self._width / self._step_in)  # in steps, as is `block`
         block = math.ceil(rate * block_seconds / self._step_in)
-        self._context_in, self._context_out = context * self._step_in, context * self._step_out
-        self._block_in, self._block_out = block * self._step_in, block * self._step_out
+        self._context_in = context * self._step_in
+        self._block_in = block * self._step_in
         self._waiting = [np.zeros(self._context_in, np.float32)]  # silence before the beginning
         self._waiting_samples = self._context_in
 
@@ -88,24 +108,10 @@ class StreamingResampler:
         return self._block_in + 2 * self._context_in
 
     def _run(self, samples: Samples) -> Samples:
-        import torch
-
-        with torch.inference_mode(), _one_thread():
-            output: Samples = self._resample(torch.from_numpy(samples)).numpy()
-        return output[self._context_out :][: self._block_out]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """torch on one thread: the decoders are spread over the cores already."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        """A block with its context → the block's output."""
+        begin = self._context_in - self._width
+        steps = sliding_window_view(samples[begin:], len(self._kernel))[:: self._step_in]
+        return (steps[: self._block_in // self._step_in] @ self._kernel).reshape(-1)
 
 
 class _OddRateResampler:

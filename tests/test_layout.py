@@ -26,7 +26,6 @@ MODEL_MODULES = {
     "engine/simulated_device.py": "raises torch's out-of-memory error",
     "stages/ctranslate2_model.py": "devices, types and weights of the speech model",
     "stages/image_model.py": "the frame embedder",
-    "stages/resample.py": "torchaudio's resampler, on the CPU of a decoder",
     "stages/speaker_model.py": "the voice embedder",
     "stages/speech_model.py": "the speech model",
     "stages/text_model.py": "the text embedder",
