@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 M_MMAP_THRESHOLD = -3  # malloc.h
 LARGE_BLOCK_BYTES = 4 * 1024 * 1024  # at 1 MiB page faults cost a quarter of the CPU time of small batches
 
+# Read by libraries when they are imported; what the user has set stands. NumPy's products of matrices are small here: a
+# second thread brings nothing, and spins for longer than they take.
+THREADS = {"OPENBLAS_NUM_THREADS": "1"}
+
 _contexts: list["zmq.Context[zmq.Socket[bytes]]"] = []  # of this process's control sockets: they hold its last words
 
 
@@ -111,6 +115,8 @@ def child_main(encoded_spec: bytes, parent: Connection, log: Connection) -> None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.excepthook = _crash
+    for name, value in THREADS.items():
+        os.environ.setdefault(name, value)
     spec = msgspec.msgpack.decode(encoded_spec, type=WorkerSpec)
     name_process(spec.role)
     if spec.role == "decoder":

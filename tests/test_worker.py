@@ -10,7 +10,7 @@ from engine.children import Child
 from engine.config import load_config
 from engine.rundir import endpoints_in, run_directory
 from engine.worker import WorkerSpec
-from transport.messages import DecoderStats, Drain, Hello, Probe, Ready, TaskFailed, TaskKey, ToSupervisor
+from transport.messages import DecoderStats, Drain, Hello, Probe, Ready, TaskFailed, TaskKey, ToEngine, ToSupervisor
 from transport.sockets import Channel
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,7 @@ def test_the_last_words_of_a_child_that_drains_are_heard(tmp_path: Path) -> None
     with run_directory(str(tmp_path)) as directory:
         endpoints = endpoints_in(directory)
         control: Channel[object] = Channel.bind(context, endpoints.control, ToSupervisor)  # type: ignore[type-var]
+        items: Channel[object] = Channel.bind(context, endpoints.items, ToEngine)  # type: ignore[type-var]
         child = Child(WorkerSpec(role="decoder", index=0, generation=1, endpoints=endpoints, config=config))
         heard: list[type] = []
         while child.is_alive or control.socket.poll(0):
@@ -46,6 +47,8 @@ def test_the_last_words_of_a_child_that_drains_are_heard(tmp_path: Path) -> None
                 control.send(Drain(), to=child.identity)
         child.close()
         assert child.process.exitcode == 0
-        assert heard == [Hello, Ready, TaskFailed, DecoderStats]
+        assert [kind for kind in heard if kind is not DecoderStats] == [Hello, Ready, TaskFailed]
+        assert heard[-1] is DecoderStats  # sent behind each task
+        items.close()
         control.close()
     context.term()
