@@ -72,8 +72,10 @@ class Alone(msgspec.Struct, frozen=True, kw_only=True):
 Groups = list[list[Any]]  # items that may share batches
 
 
-def measure_alone(config: Config, device: str, work: Path, uuid: str | None, seconds: float) -> Alone:
-    """All models of a configuration, one after the other. device: torch's name. seconds: about, for each model."""
+def measure_alone(config: Config, device: str, work: Path, uuid: str | None, seconds: float) -> Iterator[Alone]:
+    """All models of a configuration, one after the other: what is known after each. device: torch's name. seconds:
+    about, for each model.
+    """
     opened, found = open_device(device), _Found(config, device, uuid, seconds)
     works = {sampling: recorded(work, sampling) for sampling in ("keyframes", "fps")}
     for role, _ in registry.configured(config.models):
@@ -82,7 +84,7 @@ def measure_alone(config: Config, device: str, work: Path, uuid: str | None, sec
         except (RuntimeError, MemoryError) as error:
             found.failures.append(f"{role}: {' '.join(str(error).split())}")
         opened.release()
-    return found.result()
+        yield found.result()
 
 
 class _Found:

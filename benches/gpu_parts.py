@@ -87,7 +87,7 @@ def results(task: Task) -> Iterator[Any]:
             from benches.gpu_alone import measure_alone
 
             device = "cpu" if task.device == SIMULATED else task.device
-            yield measure_alone(load_config(settings=task.settings), device, work, task.uuid, task.seconds / 2)
+            yield from measure_alone(load_config(settings=task.settings), device, work, task.uuid, task.seconds / 2)
         case "fed":
             assert task.facts is not None
             runs: list[Run] = []
