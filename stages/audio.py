@@ -1,15 +1,12 @@
 """Reads a sound track as a stream: decode, mix down to mono, resample to 16 kHz. Never a whole track in memory."""
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 
 import av
-import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream as AvAudioStream
@@ -19,6 +16,7 @@ from av.packet import Packet
 from stages.checkpoints import AnchorTrail, SoundState, Tail, digest
 from stages.errors import MediaError
 from stages.media import open_media
+from stages.mixdown import to_mono
 from stages.options import DecodeOptions, SpeechOptions
 from stages.resample import StreamingResampler, make_resampler
 from stages.streams import codec_name, is_picture
@@ -29,13 +27,6 @@ __all__ = ["SAMPLE_RATE", "AudioChunk", "Seam", "SoundTrack", "StreamingResample
 
 MAX_FAILED_READS = 100  # in a row, without a packet between them; then the rest counts as lost
 RATES = range(2_000, 768_001)  # samples a second; what lies outside is not sound
-# ITU-R BS.775: mono is the mean of the stereo mix, which has centre and surrounds at -3 dB and no low effects.
-CENTRE, SURROUND = math.sqrt(0.5), math.sqrt(0.5) / 2
-WEIGHTS = {"FL": 0.5, "FR": 0.5, "FC": CENTRE, "LFE": 0.0, "LFE2": 0.0}
-# Two channels cancel each other where their mean has less than this share of the power that it would have if they had
-# nothing in common: equally loud ones with a correlation below -0.875, as those of a balanced line read as stereo.
-CANCELLED = 1 / 8
-FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "f4": 1.0, "f8": 1.0}  # by type of sample
 # Bare streams, by the names of FFmpeg's demuxers: their length is guessed from the bit rate, and often wrong.
 GUESSED_LENGTHS = {"aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "loas", "mp3", "truehd"}
 
@@ -244,6 +235,8 @@ class SoundDecoder:
         self._stated = True  # the stream's header describes all of it
         self._recent: deque[Packet[AvAudioStream]] = deque(maxlen=PRIMERS)
         self._period: int | None = None
+        # Ticks of a period, as a fraction: a packet's time_base is made anew whenever it is asked for.
+        self._period_ticks = RENEWAL_SECONDS / stream.time_base if stream.time_base else None
         # Whether what comes next would come after a seek, too.
         self.repeatable = self._renewed or name in FORGETFUL or name.startswith("pcm_")
 
@@ -251,8 +244,8 @@ class SoundDecoder:
         """What a packet gives; an empty one, what was held back. Raises av.FFmpegError."""
         if packet.has_sidedata("new_extradata"):
             self._stated = self.repeatable = False
-        if self._renewed and packet.size and packet.pts is not None:
-            period = int(packet.pts * packet.time_base // RENEWAL_SECONDS)
+        if self._renewed and packet.size and packet.pts is not None and self._period_ticks is not None:
+            period = packet.pts * self._period_ticks.denominator // self._period_ticks.numerator
             later = self._period is not None and period > self._period
             if self._stated and later and len(self._recent) == PRIMERS:  # fewer: reading has only just begun
                 self._renew()
@@ -309,42 +302,3 @@ def _frames(container: InputContainer, decoder: SoundDecoder) -> Iterator[AudioF
         except OSError as error:  # from the disk itself: to try again would only take long
             yield Fault(f"reading failed ({error.strerror})", code="read-error")
             return
-
-
-# --- channels -------------------------------------------------------------------------------------------------------
-
-
-def to_mono(frame: AudioFrame) -> Samples:
-    """One channel, float32 [n] within -1 to 1.
-
-    Mono and stereo: the mean; of two channels that cancel each other, the louder one. Layouts with a centre: ITU-R
-    BS.775, not scaled down, so that dialogue keeps its level. Layouts without known channels: the mean.
-    """
-    channels = _channels(frame)
-    weights = _weights(tuple(channel.name for channel in frame.layout.channels))
-    mono: Samples = weights @ channels
-    if weights.tolist() == [0.5, 0.5] and np.vdot(mono, mono) < CANCELLED * np.vdot(channels, channels) / 4:
-        mono = max(channels, key=lambda channel: np.vdot(channel, channel))
-    return np.clip(mono, -1.0, 1.0)
-
-
-def _channels(frame: AudioFrame) -> Samples:
-    """The samples of a frame, float32 [channels, n]."""
-    array = frame.to_ndarray()
-    if not frame.format.is_planar:
-        array = array.reshape(-1, len(frame.layout.channels)).T
-    scale = np.float32(FULL_SCALE[array.dtype.str[1:]])
-    channels: Samples = (array.astype(np.float32) - (scale if array.dtype == np.uint8 else 0)) / scale
-    channels[~np.isfinite(channels)] = 0.0  # floats can be NaN, which would stay in the voice detector for ever
-    return channels
-
-
-@lru_cache(maxsize=64)
-def _weights(names: tuple[str, ...]) -> Samples:
-    """How much of each channel goes into mono, float32 [channels]."""
-    if "FC" in names and len(names) > 1:
-        return np.array([WEIGHTS.get(name, SURROUND) for name in names], np.float32)
-    heard = np.array([not name.startswith("LFE") for name in names], np.float32)
-    heard = heard if heard.any() else np.ones_like(heard)
-    heard /= heard.sum()
-    return heard

@@ -261,12 +261,13 @@ class SpeechRun:
         return [self._cut_out(window) for window in self._packer.finish(segments)]
 
     def _measure(self, probabilities: Sequence[float]) -> None:
+        if not probabilities:
+            return
         first = self._chunks * CHUNK_SAMPLES - self._ring_start
-        for index, probability in enumerate(probabilities):
-            begin = first + index * CHUNK_SAMPLES
-            sound = self._ring[begin : begin + CHUNK_SAMPLES].astype(np.float32)
-            loudness = probability * math.sqrt(float(np.dot(sound, sound)) / CHUNK_SAMPLES)
-            self._loudness.append(float(np.float32(loudness)))  # a checkpoint holds up to 1,100 of them
+        sound = self._ring[first : first + len(probabilities) * CHUNK_SAMPLES].astype(np.float64)
+        energies = np.add.reduceat(sound * sound, np.arange(len(probabilities)) * CHUNK_SAMPLES)  # exact: below 2^39
+        loudness = np.array(probabilities) * np.sqrt(energies / CHUNK_SAMPLES)
+        self._loudness += loudness.astype(np.float32).tolist()  # a checkpoint holds up to 1,100 of them
         self._chunks += len(probabilities)
 
     def _quietest(self, earliest: int, latest: int) -> int:

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages import audio
-from stages.audio import SAMPLE_RATE, AudioChunk, StreamingResampler, read_audio, to_mono
+from stages.audio import SAMPLE_RATE, AudioChunk, StreamingResampler, read_audio
 from stages.checkpoints import SETTLING_SECONDS
 from stages.errors import MediaError
+from stages.mixdown import to_mono
 from stages.options import DecodeOptions
 from stages.resample import make_resampler
 from stages.timeline import Fault, GapMerger, RepeatableResampler, Samples, SoundBlock, SoundTimeline

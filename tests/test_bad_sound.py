@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from benches.sample_voice import SAMPLE_RATE as VOICE_RATE
 from benches.sample_voice import VOICES, say
-from stages.audio import AudioChunk, read_audio, to_mono
+from stages.audio import AudioChunk, read_audio
 from stages.captions import choose_track
+from stages.mixdown import to_mono
 from stages.options import DecodeOptions, SpeechOptions
 from stages.timeline import Samples
 from stages.windows import SpeechWindow, read_speech_windows, to_pcm
