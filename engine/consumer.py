@@ -2,6 +2,7 @@
 returned. Its sockets; engine/writer.py says what becomes of a message.
 """
 
+import gc
 import math
 import os
 import time
@@ -44,6 +45,7 @@ from transport.messages import (
 from transport.sockets import Channel, Received
 
 STATS_SECONDS = 1.0
+GARBAGE_OBJECTS = 20_000  # between two searches for cycles, of which points have none: 700 cost a twelfth of all time
 LINGER_MS = 20  # how long a part-filled batch of points waits for more
 MIB = 1 << 20
 SHOWN = {"writing": "write", "labelling": "label speakers"}  # of what it does; else it is waiting, or tells of itself
@@ -211,4 +213,6 @@ def _open(options: StoreOptions) -> Store:
 
 def consumer_main(spec: WorkerSpec) -> None:
     """Entry of the consumer process."""
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS)
     Consumer(spec, zmq.Context()).run()

@@ -118,6 +118,34 @@ def test_points_come_back_as_they_went_in(store: Store) -> None:
         np.testing.assert_allclose(row, normalised(point.vectors["image"]), atol=1e-3)
 
 
+def test_what_was_put_is_found_at_once_and_there_after_a_flush(store: Store, opener: Opener) -> None:
+    for first in range(0, 30, 5):
+        store.put("frames", frames(30)[first : first + 5])
+        assert store.count("frames") == first + 5
+    store.put("speech", speech(TEXTS))
+    store.flush()
+    store.flush()
+    store.close()
+    again = opener()
+    assert {point.id for point in again.scroll("frames", False)} == {point.id for point in frames(30)}
+    assert again.count("speech") == len(TEXTS)
+
+
+def test_what_cannot_be_put_is_told_by_the_next_write_or_flush(store: Store) -> None:
+    wrong = dataclasses.replace(frames(1)[0], vectors={"image": vectors(1, 5)[0]})
+
+    def write() -> None:
+        store.put("frames", [wrong])
+        store.flush()
+
+    with pytest.raises(StoreError) as error:
+        write()
+    assert error.value.code in ("vector-size", "store-refused")
+    store.put("frames", frames(2))
+    store.flush()
+    assert store.count("frames") == 2
+
+
 def test_writing_twice_changes_nothing(store: Store) -> None:
     points = frames(20)
     store.upsert("frames", points)

@@ -63,7 +63,10 @@ from tests.store_samples import SPECS, frames
 store = open_store(StoreOptions(**eval(sys.argv[1])), None)
 store.ensure(SPECS)
 for round in range(1000):
-    store.upsert("frames", frames(64, video=f"{sys.argv[2]}-{round}", seed=round))
+    points = frames(64, video=f"{sys.argv[2]}-{round}", seed=round)
+    for first in range(0, 64, 16):
+        store.put("frames", points[first : first + 16])
+    store.flush()
     print(round, flush=True)
 """
 

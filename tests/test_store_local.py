@@ -1,5 +1,6 @@
 """The embedded store: its directory, its lock, a full disk, a damaged file."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -153,15 +154,22 @@ def test_a_killed_owner_holds_nothing(filled: Path) -> None:
     store.close()
 
 
-def test_another_program_with_edge_in_it(filled: Path) -> None:
+# --- a batch on its way ---------------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_fails_on_its_way_is_told_to_the_writer_and_to_nobody_else(filled: Path) -> None:
     store = LocalStore(filled, "sluice")
+    wrong = dataclasses.replace(frames(4)[3], vectors={"image": vectors(1, 5)[0]})
+    store.put("frames", [wrong])
     assert store.count("frames") == 3
-    (filled / "lock").unlink()  # as if that program knew nothing of our lock
-    other = LocalStore(filled, "sluice")
+    store.upsert("frames", frames(5)[4:])
+    store.set_payload("frames", Filter(video_id="v1"), {"path": "/new"})
+    store.delete("frames", Filter(ids=(frames(1)[0].id,)))
     with pytest.raises(StoreError) as error:
-        other.count("frames")
-    assert code_of(error) == "store-locked"
-    other.close()
+        store.flush()
+    assert code_of(error) == "vector-size"
+    store.flush()
+    assert store.count("frames") == 3
     store.close()
 
 
