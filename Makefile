@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input
-.PHONY: help setup cuda demo test check chaos soak bench quality clean distclean
+.PHONY: help setup cuda demo test check chaos soak bench gpu quality clean distclean
 help:  ## this list
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
@@ -38,6 +38,10 @@ soak: $(VENV)/.ready-dev  ## an hour of short videos: does memory rise? MINUTES=
 bench: $(VENV)/.ready-bench  ## measure this machine, a quarter of an hour: tables and plots in bench-results; ARGS="decode store": some alone
 	@status=0; $(RUN) -m benches all --results bench-results $(ARGS) || status=$$?; \
 		$(RUN) -m benches render bench-results; exit $$status
+
+gpu: $(VENV)/.ready-cuda $(VENV)/.ready-bench  ## measure a CUDA card, nine minutes; ARGS="--large"
+	@$(RUN) -m benches gpu $(ARGS)
+	@$(RUN) -m benches render
 
 quality: $(VENV)/.ready-quality  ## how right it is, with the models at hand, on labelled media; ARGS="/path/to/media --json FILE"
 	@$(RUN) -m benches.quality $(ARGS)

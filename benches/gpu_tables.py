@@ -20,7 +20,7 @@ SHARE_AIM = 0.95  # of the slowest stage alone
 
 def findings(results: Results) -> Findings:
     """The report's contents, of whatever parts there are."""
-    found = Findings()
+    found = Findings(device=results.card.label)
     found.tables.append(card_table(results.card))
     if results.alone is not None and results.facts is not None:
         found.tables += [alone_table(results.alone), hour_table(results.alone, results.facts)]

@@ -88,6 +88,7 @@ class Findings(msgspec.Struct):
     ratios: list[Ratio] = []
     charts: list[Chart] = []
     notes: list[str] = []
+    device: str | None = None  # what it was measured on, where that is not the processor
 
 
 def save(report: Report, path: Path) -> None:

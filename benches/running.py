@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from benches import registry
 from benches.machine import machine
 from benches.report import Report, save
@@ -55,7 +57,7 @@ def _run(name: str, argv: list[str], arguments: argparse.Namespace) -> Report:
     report = Report(
         bench=name,
         command=shlex.join(["python", "-m", "benches", name, *argv]),
-        machine=before,
+        machine=before if findings.device is None else msgspec.structs.replace(before, device=findings.device),
         started=started.isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - clock, 1),
         tables=tuple(findings.tables),

@@ -53,7 +53,7 @@ class Simulation(Options, frozen=True):
 
 # The models of configs/default.toml, in half precision; ECAPA in float32. Weights are their parameters' bytes (of CLIP,
 # the picture tower's 88 million); what an item takes is an estimate from the largest activations, to be replaced by
-# what benches/gpu_budget.py measures. ECAPA's was measured on the CPU.
+# what `python -m benches gpu` measures. ECAPA's was measured on the CPU.
 COSTS: Mapping[Role, CostOptions] = {
     "image": CostOptions(weights_mb=168, batch_mb=20, item_mb=3),
     "speech": CostOptions(weights_mb=480, batch_mb=100, item_mb=90),
