@@ -20,10 +20,9 @@ class DecodeOptions(Options, frozen=True):
     backend: Literal["pyav", "decord"] = "pyav"  # PyAV decodes 3 times faster and is bounded by itself
     sampling: Literal["fps", "keyframes"] = "fps"
     fps: Annotated[float, Meta(gt=0, le=240)] = 1.0  # shots rarely change faster than once a second
-    skip: Literal["auto", "none"] = "auto"  # auto: do not decode non-reference frames when sampling sparsely
-    span_seconds: Annotated[float, Meta(ge=1)] = (
-        60.0  # opening the file is lost in it, and films spread; see plan_spans
-    )
+    skip: Literal["auto", "none"] = "auto"  # auto: what no sample needs is not decoded
+    skip_similar: Annotated[float, Meta(ge=0, le=255)] = 0.0  # frames that differ less are sent once; 0: all are sent
+    span_seconds: Annotated[float, Meta(ge=1)] = 60.0  # opening a file is lost in it, and films spread
     processes: Annotated[int, Meta(ge=0)] = 0  # 0: one for each core but one, at least one
     threads: PositiveInt = 1  # codec threads in each decoder: processes scale better
     memory_gb: Annotated[float, Meta(ge=1)] | None = 16.0  # address space of a decoder; None: no limit

@@ -26,6 +26,7 @@ from stages.sampling import (
     SampledFrame,
     Span,
 )
+from stages.similar import without_similar
 from transport.messages import FrameFormat, MediaInfo
 
 __all__ = ["SampledFrame", "plan_spans", "read_frames"]
@@ -89,7 +90,8 @@ def read_frames(
 
         job = _job(reopen, media, start_seconds, end_seconds, frame_format, options, progress)
         backend = decord_backend if options.backend == "decord" else pyav_backend
-        yield from backend.decode_span(job)
+        samples = backend.decode_span(job)
+        yield from without_similar(samples, options.skip_similar) if options.skip_similar else samples
 
 
 def _job(
