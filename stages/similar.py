@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.errors import MediaError
 from stages.sampling import Sample, SampledFrame
 from transport.messages import Gap
 
@@ -24,23 +25,49 @@ def without_similar(samples: Iterable[Sample], threshold: float) -> Iterator[Sam
     """The samples without frames that differ by less than `threshold` from the last one given. Holds one frame.
 
     The end of a frame becomes that of the last frame that it stands for. Behind a gap a frame is always given: what is
-    not known is not taken for the same.
+    not known is not taken for the same. An error in `samples` comes after the frame that was held.
     """
-    sent: SampledFrame | None = None  # not given yet, for its end is not known
-    means = np.zeros((0, 0, 3), np.float32)
-    for sample in samples:
-        if isinstance(sample, Gap):
-            yield from () if sent is None else (sent,)
-            sent = None
-            yield sample
-            continue
-        its_means = block_means(sample.pixels)
-        if sent is not None and difference(means, its_means) < threshold:
-            sent = replace(sent, end_seconds=max(sent.end_seconds, sample.end_seconds))
-            continue
-        yield from () if sent is None else (sent,)
-        sent, means = sample, its_means
-    yield from () if sent is None else (sent,)
+    sent = _Sent(threshold)
+    try:
+        for sample in samples:
+            if isinstance(sample, Gap):
+                yield from sent.take()
+                yield sample
+            elif not sent.stands_for(sample):
+                yield from sent.take()
+                sent.put(sample)
+    except MediaError:
+        yield from sent.take()
+        raise
+    yield from sent.take()
+
+
+class _Sent:
+    """The last frame that is to be sent, until its end is known."""
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._frame: SampledFrame | None = None
+        self._means = np.zeros((0, 0, 3), np.float32)
+        self._next = self._means  # of the frame that was compared last
+
+    def stands_for(self, frame: SampledFrame) -> bool:
+        """Whether it does, and then its end is that of `frame`."""
+        self._next = block_means(frame.pixels)
+        if self._frame is None or difference(self._means, self._next) >= self._threshold:
+            return False
+        self._frame = replace(self._frame, end_seconds=max(self._frame.end_seconds, frame.end_seconds))
+        return True
+
+    def put(self, frame: SampledFrame) -> None:
+        """Hold the frame that was just compared."""
+        self._frame, self._means = frame, self._next
+
+    def take(self) -> Iterator[SampledFrame]:
+        """Give it, if there is one."""
+        if self._frame is not None:
+            frame, self._frame = self._frame, None
+            yield frame
 
 
 def block_means(pixels: NDArray[np.uint8]) -> Means:

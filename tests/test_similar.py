@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stages.errors import MediaError
 from stages.options import DecodeOptions
 from stages.sampling import Sample, SampledFrame
 from stages.similar import BLOCK, block_means, difference, without_similar
@@ -60,6 +61,17 @@ def test_at_most_one_frame_is_held() -> None:
     for number, given_out in enumerate(without_similar(watched(), 4.0)):
         assert given_out.start_seconds == number
         assert len(taken) <= number + 2
+
+
+def test_an_error_comes_after_the_frame_that_was_held() -> None:
+    def failing() -> Iterator[Sample]:
+        yield from (frame(0, 10), frame(1, 10))
+        raise MediaError("read-error", "made so")
+
+    out = without_similar(failing(), 4.0)
+    assert times([next(out)]) == [("frame", 0, 2)]
+    with pytest.raises(MediaError, match="made so"):
+        next(out)
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 255)), max_size=40), st.floats(0.5, 100))
