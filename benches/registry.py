@@ -16,6 +16,7 @@ from benches.report import Findings
 # In the order in which `make bench` runs them.
 BENCHES: dict[str, str] = {
     "decode": "benches.decode",
+    "similar": "benches.similar",
     "sound": "benches.audio_cost",
     "transport": "benches.transport",
     "store": "benches.store",
