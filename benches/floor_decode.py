@@ -15,7 +15,6 @@ from engine.worker import keep_heap_whole
 from stages.image_model import Preprocessing
 from stages.media import probe
 from stages.registry import OFF, resolve
-from stages.torchaudio_shim import import_torchaudio
 from stages.video import plan_spans, read_frames
 from stages.windows import SpeechWindow, read_speech_windows
 from transport.messages import FrameFormat, Gap, MediaInfo
@@ -38,7 +37,7 @@ class Tasks:
         self._config = config
         self._recorder = recorder
         self._format = frame_format(config)
-        self.hears = (config.models.speech, config.models.voice) != (OFF, OFF)
+        self._hears = (config.models.speech, config.models.voice) != (OFF, OFF)
 
     def of(self, medium: str) -> Iterator[Part]:
         """Do all of them, one after the other."""
@@ -50,7 +49,7 @@ class Tasks:
                 count = self._frames(medium, path, media, self._format, start, end)
                 gc.collect()  # as a decoder does behind each task
                 yield Part("frames", begun.passed(), count, medium=medium)
-        if self.hears and media.audio is not None:
+        if self._hears and media.audio is not None:
             begun = Instant.now()
             count = self._windows(medium, path, media)
             gc.collect()
@@ -89,8 +88,6 @@ def main() -> None:
     keep_heap_whole()
     recorder = NoRecorder() if job.record is None else Recorder()
     tasks = Tasks(config, recorder)
-    if tasks.hears:
-        import_torchaudio()  # as a decoder does before it is ready
     if job.warm_up is not None:
         list(Tasks(config, NoRecorder()).of(job.warm_up))
     ready = Instant.now()

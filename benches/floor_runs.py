@@ -15,6 +15,7 @@ import msgspec
 
 from benches.floor import Floor, Task
 from benches.floor_work import Answer, Job, Pass
+from engine.worker import THREADS
 
 
 @dataclass(frozen=True)
@@ -99,5 +100,6 @@ def run_half(module: str, job: Job) -> Answer:
         stdout=subprocess.PIPE,
         check=True,
         cwd=Path(__file__).parents[1],
+        env={**THREADS, **os.environ},  # as for every child of the engine
     )
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Answer)

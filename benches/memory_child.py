@@ -24,7 +24,6 @@ from engine.report import Peaks
 from engine.supervisor import Supervisor
 from engine.tasks import Board
 from engine.worker import keep_heap_whole
-from stages.torchaudio_shim import import_torchaudio
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -125,12 +124,8 @@ def imports_mb(libraries: Sequence[str]) -> float:
 def only_import(libraries: Sequence[str], result: Connection) -> None:
     """Runs in a process of its own: as a decoder starts, and no further."""
     keep_heap_whole()
-    importlib.import_module("engine.producer")
-    for name in libraries:
-        if name == "torchaudio":
-            import_torchaudio()
-        else:
-            importlib.import_module(name)
+    for name in ("engine.producer", *libraries):
+        importlib.import_module(name)
     result.send(status_mb(os.getpid())["VmRSS"])
 
 

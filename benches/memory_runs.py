@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from benches.corpus import libraries_for
 from benches.memory_child import Job, Result
 from benches.whole_run import ROOT, tiny_settings
 from engine.config import load_config
@@ -21,6 +20,7 @@ from stages.media import probe
 from stages.options import DecodeOptions
 from stages.qdrant import open_store
 from stages.store import FRAMES, SPEECH, VOICES
+from transport.messages import MediaInfo
 
 
 class NeverStoppedError(SluiceError):
@@ -62,7 +62,7 @@ def run(medium: Path, backend: str, models: Mapping[str, Path], stop_seconds: fl
     Raises NeverStoppedError when it is over too soon, subprocess.CalledProcessError when it fails: its words are on
     standard error.
     """
-    libraries = libraries_for(probe(os.fsencode(medium), DecodeOptions()), backend)
+    libraries = libraries_of(probe(os.fsencode(medium), DecodeOptions()), backend)
     with tempfile.TemporaryDirectory() as directory:
         settings = [*tiny_settings(models), f"decode.backend={backend}", f"decode.processes={decoders}"]
         settings += [f"store.path={directory}/store", f"run.state={directory}/state"]
@@ -88,6 +88,12 @@ def run(medium: Path, backend: str, models: Mapping[str, Path], stop_seconds: fl
         ids=digest,
         hours_per_hour=totals["hours_per_hour"],
     )
+
+
+def libraries_of(media: MediaInfo, backend: str) -> tuple[str, ...]:
+    """Which large libraries a decoder imports on its way through such a medium. Pure."""
+    detector = ("onnxruntime",) if media.audio is not None else ()
+    return (*detector, "decord") if backend == "decord" and media.video is not None else detector
 
 
 def _result_of(job: Job) -> Result:
