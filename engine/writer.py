@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import msgspec
 
@@ -222,7 +223,7 @@ class Writer:
             write(store, points, self._batch_points)
             drop_replaced(store, results)
 
-        if not self._attempt(write_all, batch):
+        if not self._attempt(write_all, chain(self._group, batch)):
             self._take_back()
             return False
         self._group.add(batch)
