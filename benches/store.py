@@ -2,7 +2,8 @@
 
 Writing, from nothing, in a store on the disk and in one in memory (/dev/shm), by ways that take turns:
 
-    each        LocalStore.put and flush of every 256 points, in this process: each batch durable before the next
+    each        LocalStore.put and flush of every 256 points, in this process: each batch durable before the next; of a
+                quarter of the points, for it is slow
     group       the same, with one flush for 4,096 points
     unflushed   the same, with no flush at all: what Edge and the conversion of the points take
     consumer    a consumer process, with this one for engine and supervisor: messages of a model's batch over ZeroMQ,
@@ -20,17 +21,20 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from benches import store_search
-from benches.measuring import Cost, median, rounds, spread
+from benches.measuring import Candidate, Cost, median, rounds, spread
 from benches.report import Findings, Ratio, Table
 from benches.store_player import Player, config_for
 from benches.store_points import Space, Vectors, messages, stored
 from engine.group_commit import COMMIT_POINTS
 from stages.options import StoreOptions
 from stages.qdrant import open_store
-from stages.store import FRAMES, Store, frames_spec
+from stages.store import FRAMES, frames_spec
 
 TITLE = "the store: durable points/s through the consumer, and searches of a large one while it is written to"
 AIM_POINTS = 20_000.0  # a second
@@ -39,7 +43,7 @@ DIMENSIONS = (128, 384, 768)  # beside --dimension: of voices, texts, and larger
 _SYNCED_BYTES = 4 << 20
 _SYNCS = 12
 
-Write = Callable[[Path], dict[str, float]]
+Write = Callable[[Path], dict[str, float]]  # what it found: see `found`
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -81,40 +85,41 @@ def new_directory(parent: Path) -> Iterator[Path]:
 def measure_writing(findings: Findings, arguments: Namespace, places: Mapping[str, Path]) -> None:
     """Every way in every place, in turn; then the consumer alone with other dimensions."""
     rows = vectors(arguments.dimension, arguments.written)
-    ways = ways_to_write(rows, arguments.batch)
-    candidates = {
-        (way, place): in_new_store(write, directory)
-        for place, directory in places.items()
-        for way, write in ways.items()
-    }
-    named = {f"{way}, {place}": run for (way, place), run in candidates.items()}
-    costs = rounds(named, arguments.rounds)
-    findings.tables.append(_table(f"Writing {len(rows):,} points of {arguments.dimension}", costs, len(rows)))
-    for place, directory in places.items():
-        rates = [len(rows) / cost.values["wall_seconds"] for cost in costs[f"consumer, {place}"]]
-        low, high = spread(rates)
+    costs = rounds(runs_of(rows, arguments.batch, places), arguments.rounds, warm_up=False)
+    findings.tables.append(_table(f"Writing {len(rows):,} points of {arguments.dimension}", costs))
+    for place in places:
+        rates = [rate(run) for run in costs[f"consumer, {place}"]]
         name = f"points/s through the consumer, durable and acknowledged, {place}"
-        findings.ratios.append(Ratio(name, median(rates), AIM_POINTS, "higher", low, high))
-        if place == "disk":
-            _compare_with_disk(findings, directory, costs[f"consumer, {place}"])
-    quick = places.get("memory", places["disk"])
+        findings.ratios.append(Ratio(name, median(rates), AIM_POINTS, "higher", *spread(rates)))
+    _compare_with_disk(findings, places["disk"], costs["consumer, disk"])
+    quick = "memory" if "memory" in places else "disk"
     others = {
-        f"consumer, {dimension}": in_new_store(ways_to_write(other, arguments.batch)["consumer"], quick)
+        f"consumer, {dimension}": in_new_store(partial(send_made, dimension, arguments), places[quick])
         for dimension in DIMENSIONS
-        if len(other := vectors(dimension, arguments.written))
     }
-    title = f"Other dimensions, {'memory' if quick != places['disk'] else 'disk'}"
-    findings.tables.append(_table(title, rounds(others, 1, warm_up=False), len(rows)))
+    findings.tables.append(_table(f"Other dimensions, {quick}", rounds(others, 1, warm_up=False)))
     findings.notes.append(
         "`each`, `group` and `unflushed` are one process; the consumer's processor time is its own: the part of engine "
         "and supervisor, which the bench plays, comes on top."
     )
 
 
+def runs_of(rows: Vectors, batch: int, places: Mapping[str, Path]) -> dict[str, Candidate]:
+    """Every way in every place, after a warm-up of each with a few points."""
+    warm = ways_to_write(rows[: 4 * batch], batch)
+    for place in places.values():
+        for write in warm.values():
+            in_new_store(write, place)()
+    ways = ways_to_write(rows, batch)
+    return {
+        f"{way}, {place}": in_new_store(write, directory)
+        for place, directory in places.items()
+        for way, write in ways.items()
+    }
+
+
 def vectors(dimension: int, count: int) -> Vectors:
     """Made frames, float16 [count, dimension]."""
-    import numpy as np
-
     return np.concatenate(list(Space(dimension).frames(count)))
 
 
@@ -132,9 +137,9 @@ def in_new_store(write: Write, directory: Path) -> Callable[[], dict[str, float]
 
 
 def ways_to_write(rows: Vectors, batch: int) -> dict[str, Write]:
-    """By name; each gives wall and processor seconds of the writing alone, and the bytes that the store takes then."""
+    """By name."""
     return {
-        "each": lambda path: put_all(path, rows, 256),
+        "each": lambda path: put_all(path, rows[: -(-len(rows) // 4)], 256),
         "group": lambda path: put_all(path, rows, COMMIT_POINTS),
         "unflushed": lambda path: put_all(path, rows, None),
         "consumer": lambda path: send_all(path, rows, batch),
@@ -151,14 +156,16 @@ def put_all(path: Path, rows: Vectors, flushed: int | None, batch: int = 256) ->
         store.put(FRAMES, points)
         if flushed is not None and (number * batch % flushed == 0 or number == len(batches)):
             store.flush()
-    values = {"wall_seconds": time.perf_counter() - wall, "own_seconds": time.process_time() - cpu}
-    return values | _closed(store, path)
-
-
-def _closed(store: Store, path: Path) -> dict[str, float]:
+    seconds = time.perf_counter() - wall, time.process_time() - cpu
     store.close()
+    return found(path, len(rows), *seconds)
+
+
+def found(path: Path, points: int, wall_seconds: float, own_seconds: float) -> dict[str, float]:
+    """Of the writing alone; with the bytes that the store takes on the disk then."""
     files = (file for file in path.rglob("*") if file.is_file())
-    return {"bytes": float(sum(file.stat().st_blocks * 512 for file in files))}
+    size = float(sum(file.stat().st_blocks * 512 for file in files))
+    return {"points": points, "wall_seconds": wall_seconds, "own_seconds": own_seconds, "bytes": size}
 
 
 def send_all(path: Path, rows: Vectors, batch: int) -> dict[str, float]:
@@ -167,19 +174,29 @@ def send_all(path: Path, rows: Vectors, batch: int) -> dict[str, float]:
     with Player(config_for(path), rows.shape[1]) as player:
         wall, cpu = time.perf_counter(), player.cpu_seconds()
         player.write(outgoing)
-        values = {"wall_seconds": time.perf_counter() - wall, "own_seconds": player.cpu_seconds() - cpu}
-    return values | _closed(open_store(StoreOptions(path=str(path)), None), path)
+        seconds = time.perf_counter() - wall, player.cpu_seconds() - cpu
+    return found(path, len(rows), *seconds)
 
 
-def _table(title: str, costs: Mapping[str, list[Cost]], count: int) -> Table:
+def send_made(dimension: int, arguments: Namespace, path: Path) -> dict[str, float]:
+    """Vectors of another dimension."""
+    return send_all(path, vectors(dimension, arguments.written), arguments.batch)
+
+
+def rate(run: Cost) -> float:
+    """Points a second."""
+    return run.values["points"] / run.values["wall_seconds"]
+
+
+def _table(title: str, costs: Mapping[str, list[Cost]]) -> Table:
     columns = ("way", "points/s", "slowest", "fastest", "CPU µs a point", "kB a point on disk")
-    return Table(title, columns, tuple(_row(name, runs, count) for name, runs in costs.items()))
+    return Table(title, columns, tuple(_row(name, runs) for name, runs in costs.items()))
 
 
-def _row(name: str, runs: list[Cost], count: int) -> tuple[str | float, ...]:
-    rates = [count / run.values["wall_seconds"] for run in runs]
+def _row(name: str, runs: list[Cost]) -> tuple[str | float, ...]:
+    rates, points = [rate(run) for run in runs], runs[-1].values["points"]
     own = statistics.median(run.values["own_seconds"] for run in runs)
-    return name, median(rates), *spread(rates), own / count * 1e6, runs[-1].values["bytes"] / count / 1e3
+    return name, median(rates), *spread(rates), own / points * 1e6, runs[-1].values["bytes"] / points / 1e3
 
 
 def _compare_with_disk(findings: Findings, directory: Path, runs: list[Cost]) -> None:
