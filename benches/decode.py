@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import av
 import numpy as np
 
 from benches.corpus import repeated
@@ -27,9 +28,11 @@ from benches.decode_readers import (
     without_rests,
 )
 from benches.measuring import Cost, median, ratio_of, rounds, spread
-from benches.report import Chart, Findings, Ratio, Table
+from benches.report import Cell, Chart, Findings, Ratio, Table
 from stages.media import probe
 from stages.options import DecodeOptions
+from stages.sampling import MICROSECONDS, Grid, Span
+from stages.skipping import Restarts, Skipper
 from stages.video import SampledFrame, plan_spans, read_frames
 from transport.messages import FrameFormat
 
@@ -39,6 +42,7 @@ CLIP_SECONDS = 20.0  # is encoded, and then repeated by stream copy
 SIZE = (640, 360)
 KEY_PASSES = 5  # of key frames in one run: a single one takes some hundredths of a second
 RATES = (0.1, 0.5, 1.0, 2.0, 5.0)  # samples a second, of the chart
+SHARES = (1.0, 0.1)  # samples a second, at which packets are counted
 FORMAT = FrameFormat(width=SIDE, height=SIDE, fit="crop")
 
 # As people's files are made: long GOPs, cut at scenes, B-frames where the codec has them.
@@ -73,8 +77,9 @@ def measure(arguments: Namespace) -> Findings:
         pictures = {name: run() for name, run in runs.items()}  # which warms up, too
         costs = rounds({name: partial(_run, run) for name, run in runs.items()}, arguments.rounds, warm_up=False)
         first, *_ = files.values()
+        shares = {codec: {fps: share_decoded(path, fps) for fps in SHARES} for codec, path in files.items()}
         line = tuple((fps, _cost_at(first, fps, arguments.seconds)) for fps in RATES)
-    return findings(list(files), costs, pictures, line)
+    return findings(list(files), costs, pictures, line, shares)
 
 
 def make_files(media: Path | None, directory: Path, seconds: float) -> dict[str, Path]:
@@ -136,6 +141,23 @@ def _cost_at(path: Path, fps: float, seconds: float) -> float:
     return min(cost.cpu_seconds for cost in runs) * 3600 / seconds
 
 
+def share_decoded(path: Path, fps: float) -> float:
+    """Of the packets of a file, how many reach the decoder, which may still pass over those that no other needs."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        context: Any = stream.codec_context
+        restarts = Restarts(context.codec.canonical_name, context.codec.intra_only, context.extradata)
+        skipper = Skipper(Grid(fps), Span(0, None, None, None), restarts)
+        count = given = 0
+        for packet in container.demux(stream):
+            if packet.size and packet.pts is not None:
+                steps = skipper.push(packet, round(packet.pts * stream.time_base * MICROSECONDS))
+                if any(step.wanted for step in steps):
+                    skipper.found()
+                count, given = count + 1, given + len(steps)
+    return given / count
+
+
 # --- findings ---------------------------------------------------------------------------------------------------------
 
 
@@ -161,13 +183,14 @@ def findings(
     costs: Mapping[str, list[Cost]],
     pictures: Mapping[str, Sampled],
     line: tuple[tuple[float, float], ...],
+    shares: Mapping[str, Mapping[float, float]],
 ) -> Findings:
     """Put together what was measured. Pure."""
     found = Findings()
     for codec in codecs:
         for mode in ("1 fps", "key frames"):
             found.ratios += _ratios(codec, mode, costs, pictures)
-    found.tables = [_readers(codecs[0], costs, pictures), _codecs(codecs, costs, pictures)]
+    found.tables = [_readers(codecs[0], costs, pictures), _codecs(codecs, costs, pictures), _shares(shares)]
     bars = {
         name.removeprefix("h264: "): median([cost.cpu_seconds for cost in runs])
         for name, runs in costs.items()
@@ -242,3 +265,9 @@ def _codecs(codecs: list[str], costs: Mapping[str, list[Cost]], pictures: Mappin
             rows.append((codec, mode, mine, other, alike.frames, alike.same_times, alike.same_pixels))
     columns = ("codec", "sampling", "ours, CPU s", "fastest reader, CPU s", "frames", "same times", "same pixels")
     return Table("Codecs", columns, tuple(rows))
+
+
+def _shares(shares: Mapping[str, Mapping[float, float]]) -> Table:
+    rates = list(next(iter(shares.values())))
+    rows: tuple[tuple[Cell, ...], ...] = tuple((codec, *each.values()) for codec, each in shares.items())
+    return Table("Share of the packets that reach the decoder", ("codec", *(f"{fps:g} fps" for fps in rates)), rows)

@@ -75,6 +75,12 @@ def test_likeness_counts_frames_times_and_pixels() -> None:
     assert decode.likeness(ours, theirs) == decode.Likeness(frames=4, same_times=2, same_pixels=2)
 
 
+def test_packets_that_reach_the_decoder_are_counted(files: dict[str, Path]) -> None:
+    """150 frames in GOPs of 40; the samples at one in ten seconds are that of frame 0."""
+    assert decode.share_decoded(files["h264"], 0.1) <= 5 / 150
+    assert decode.share_decoded(files["vp9"], 25.0) == 1.0
+
+
 def costs_of(*seconds: float) -> list[Cost]:
     return [Cost(wall_seconds=2 * each, cpu_seconds=each) for each in seconds]
 
@@ -83,10 +89,10 @@ def test_findings_are_ratios_of_rounds() -> None:
     sampled: Sampled = [(0.0, PIXELS)]
     names = [f"h264: {who}, {mode}" for who in ("ours", "fastest reader") for mode in ("1 fps", "key frames")]
     costs = {name: costs_of(1.2, 2.4) if "ours" in name else costs_of(1.0, 2.0) for name in names}
-    found = decode.findings(["h264"], costs, dict.fromkeys(names, sampled), ((1.0, 24.0),))
+    found = decode.findings(["h264"], costs, dict.fromkeys(names, sampled), ((1.0, 24.0),), {"h264": {1.0: 0.9}})
     assert [ratio.value for ratio in found.ratios[:3]] == pytest.approx([1.2, 1.2, 1.0])
     assert [ratio.is_met for ratio in found.ratios[:3]] == [False, False, True]
-    assert [len(table.rows) for table in found.tables] == [4, 2]
+    assert [len(table.rows) for table in found.tables] == [4, 2, 1]
     assert found.charts[0].bars == pytest.approx({"ours, 1 fps": 1.8, "fastest reader, 1 fps": 1.5})
 
 
@@ -96,9 +102,10 @@ def test_a_whole_run_of_the_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(decode, "RATES", (1.0,))
     found = run(decode, ["--seconds", "7", "--rounds", "1", "--media", "none"], tmp_path)
     assert [ratio.value for ratio in found.ratios if ratio.name.endswith("pixels")] == [1.0, 1.0]
-    readers, codecs = found.tables
+    readers, codecs, shares = found.tables
     assert len(readers.rows) == 10
     assert [row[:2] for row in codecs.rows] == [("h264", "1 fps"), ("h264", "key frames")]
+    assert [row[0] for row in shares.rows] == ["h264"]
     assert all(row[6] == row[4] for row in readers.rows)  # every reader gives all frames at the same times
 
 
