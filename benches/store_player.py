@@ -122,10 +122,9 @@ class Player:
         while time.monotonic() < end:
             self._turn(min(10, round(1000 * max(0.0, end - time.monotonic()))))
 
-    def cpu_seconds(self) -> float:
-        """Processor time of the consumer so far."""
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+    def thread_seconds(self) -> dict[int, float]:
+        """Processor time of each thread of the consumer so far."""
+        return {each.id: float(each.user_time + each.system_time) for each in self._process.threads()}
 
     # --- what goes to and fro -----------------------------------------------------------------------------------------
 
