@@ -32,7 +32,7 @@ SLUICE, ONE_BY_ONE, WORKERS = "Sluice", "one by one", "workers"
 SYSTEMS = (SLUICE, ONE_BY_ONE, WORKERS)
 MODULES = {ONE_BY_ONE: "benches.baseline_one_by_one", WORKERS: "benches.baseline_workers"}
 READY = "indexing on "  # how the line begins with which Sluice says that its models are loaded
-INTERVAL_SECONDS = 0.25  # between two looks: PSS costs the kernel a walk over all pages
+INTERVAL_SECONDS = 0.5  # between two looks: for PSS the kernel walks over all pages, 15 % of a core at 0.25 s
 
 
 class RunFailedError(SluiceError):
