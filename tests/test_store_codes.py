@@ -136,6 +136,29 @@ def test_points_are_found_by_their_codes_as_soon_as_they_are_put(directory: Path
     store.close()
 
 
+def segments(directory: Path) -> dict[str, bool]:
+    """Edge's own, and whether each has codes."""
+    paths = (path for path in (directory / "sluice_frames" / "segments").iterdir() if path.is_dir())
+    return {path.name: any(path.rglob("quantized.meta.json")) for path in paths}
+
+
+@pytest.mark.usefixtures("by_codes")
+def test_codes_outlive_a_vacuum(directory: Path) -> None:
+    store = filled(directory, points(COUNT))
+    before = segments(directory)
+    for video in ("1", "2", "3"):
+        store.delete("frames", Filter(video_id=video))
+    store.optimize()
+    after = segments(directory)
+    assert after != before, "something was rewritten"
+    assert all(after.values())
+    assert numbers(store.search("frames", "image", QUERIES[4], 1)) == [400]
+    store.put("frames", points(20)[11:12])
+    store.flush()
+    assert numbers(store.search("frames", "image", vectors(20)[11], 1, Filter(video_id="1"))) == [11]
+    store.close()
+
+
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
