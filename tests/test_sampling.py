@@ -99,13 +99,13 @@ def test_long_videos_have_fewer_spans_and_key_frames_still_fewer() -> None:
     """A span costs opening the file, which costs more for a long one; beside it, decoding key frames costs little."""
 
     def lengths(hours: float, sampling: Literal["fps", "keyframes"] = "fps") -> set[float]:
-        spans = plan_spans(hours * 3600, DecodeOptions(sampling=sampling, span_seconds=60.0))
+        spans = plan_spans(hours * 3600, DecodeOptions(sampling=sampling))
         return {end - start for start, end in spans if end is not None}
 
-    assert lengths(0.5) == {60.0}
-    assert lengths(1.0) == {90.0}
-    assert lengths(2.0) == lengths(20.0) == {180.0}
-    assert lengths(0.5, "keyframes") == {240.0}
+    assert lengths(1 / 6) == {60.0}
+    assert lengths(1 / 4) == {90.0}
+    assert lengths(0.5) == lengths(20.0) == {180.0}
+    assert lengths(1 / 6, "keyframes") == {240.0}
     assert lengths(2.0, "keyframes") == {720.0}
 
 
