@@ -10,7 +10,7 @@ import msgspec
 from benches.report import Chart
 from benches.whole_run import ROLE_NAMES, Seen
 
-BINS = 60  # of a chart over time
+BINS = 40  # of a chart over time
 MODEL_ROLES = ("image", "speech", "text", "voice")
 
 Points = tuple[tuple[float, float], ...]
@@ -59,7 +59,7 @@ def memory_chart(run: Seen) -> Chart:
         if process.role in ROLE_NAMES:
             counts[process.role] = counts.get(process.role, 0) + 1
             name = process.role if counts[process.role] == 1 else f"{process.role} {counts[process.role]}"
-            lines[name] = tuple((seconds, size / 1e6) for seconds, size in process.series)
+            lines[name] = tuple((seconds, size / 1e6) for seconds, size in process.series if size)  # 0: it has ended
     return Chart("whole-memory", "Memory of each process", "s since the start", "resident MB", lines)
 
 

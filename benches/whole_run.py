@@ -20,6 +20,7 @@ import psutil
 
 from benches.floor_work import Time
 from benches.watching import ROLES, TreeWatch, Watched
+from engine.sandbox import PROCESS_NAMES
 from stages.errors import SluiceError
 
 ROOT = Path(__file__).parents[1]
@@ -140,6 +141,9 @@ class Ingest:
         if code not in self.allowed_codes or READY not in moments or DRAINING not in moments:
             raise RunFailedError(command, code, words)
         series = {role: tuple(points) for role, points in watch.cpu.items()}
+        watch.processes[process.pid].name = PROCESS_NAMES[
+            "supervisor"
+        ]  # a command bears the name that it was called by
         processes = tuple(watch.processes.values())
         found = msgspec.json.decode(report.read_bytes())
         return Seen(total, moments[READY], moments[DRAINING], found, processes, series, watch.peak_bytes)
