@@ -33,7 +33,8 @@ from stages.media import probe
 from stages.options import DecodeOptions
 from stages.sampling import MICROSECONDS, Grid, Span
 from stages.skipping import Restarts, Skipper
-from stages.video import SampledFrame, plan_spans, read_frames
+from stages.spans import spans_of
+from stages.video import SampledFrame, read_frames
 from transport.messages import FrameFormat
 
 TITLE = "Decoding: backends and sampling modes against the fastest readers that give the same frames"
@@ -128,9 +129,8 @@ def ours_of(path: Path, options: DecodeOptions) -> Sampled:
     """All spans of a file, one after the other, in this process."""
     name = bytes(path)
     media = probe(name, options)
-    duration = media.video.duration_seconds if media.video is not None else None
     samples = Sampled()
-    for start, end in plan_spans(duration or media.duration_seconds, options):
+    for start, end in spans_of(media, options):
         for sample in read_frames(name, media, start, end, FORMAT, options):
             if isinstance(sample, SampledFrame):
                 samples.append((sample.start_seconds, sample.pixels))

@@ -7,7 +7,7 @@ from engine.config import Config
 from engine.ledger_tasks import TaskSpan
 from engine.videos import VideoJob
 from stages.captions import choose_track
-from stages.video import plan_spans
+from stages.spans import spans_of
 from transport.messages import (
     AudioResume,
     CaptionTrack,
@@ -48,7 +48,7 @@ def _frames(
     if frame_format is None:
         job.notes.append('models.image = "off": no frames')
         return []
-    spans = plan_spans(media.video.duration_seconds or media.duration_seconds, config.decode)
+    spans = spans_of(media, config.decode)
     return [_span(job, media, start, end, duration, frame_format) for start, end in spans]
 
 

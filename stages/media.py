@@ -17,11 +17,14 @@ from typing import NamedTuple, NoReturn
 import av
 import av.container
 import av.logging
+import msgspec
 
 from stages.errors import MediaError
+from stages.key_index import key_seconds
 from stages.limits import AUDIO_CODECS, CAPTION_CODECS, FORMATS, VIDEO_CODECS, decoder_names
 from stages.options import DecodeOptions
 from stages.sniff import sniff
+from stages.spans import nominal_edges
 from stages.streams import audio_info, caption_tracks, choose, codec_name, is_picture, readable, video_info
 from transport.messages import CaptionTrack, MediaInfo
 
@@ -88,6 +91,10 @@ def probe(path: bytes, options: DecodeOptions, captions: tuple[CaptionTrack, ...
         start_seconds = (container.start_time or 0) / MICROSECONDS
         duration_seconds, duration_notes = _duration(container, options)
         picture = None if video is None else video_info(video, container.format.name)
+        if picture is not None and options.sampling == "fps":
+            edges = nominal_edges(picture.duration_seconds or duration_seconds, options)
+            keys = key_seconds(container, video, edges[1:], start_seconds)
+            picture = msgspec.structs.replace(picture, key_seconds=keys)
         sound = None if audio is None else audio_info(audio, container.format.name)
         return MediaInfo(
             container=container.format.name,

@@ -4,7 +4,6 @@ docs/formats.md tells what a sample is, what skipping costs, and what comes of d
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,37 +26,10 @@ from stages.sampling import (
     Span,
 )
 from stages.similar import without_similar
+from stages.spans import plan_spans
 from transport.messages import FrameFormat, MediaInfo
 
 __all__ = ["SampledFrame", "plan_spans", "read_frames"]
-
-# More spans of one video than its decoders can share only cost; but a drain has to wait for the end of one.
-MANY_SPANS, LONGEST_STRETCH = 10, 3.0
-KEYFRAMES_STRETCH = 4  # key frames alone take a seventh of the time
-
-
-def plan_spans(duration_seconds: float | None, options: DecodeOptions) -> tuple[tuple[float, float | None], ...]:
-    """Cut a video into spans [start, end) of about decode.span_seconds, on the sampling grid; longer ones where the
-    video is long, or where only key frames are wanted.
-
-    The last is open-ended, because durations lie; one of unknown or absurd duration is a single span.
-    """
-    if duration_seconds is None or not 0 < duration_seconds <= options.max_hours * 3600:
-        return ((0.0, None),)
-    grid = Grid(options.fps)
-    cells = max(1, grid.cell_of(round(_span_seconds(duration_seconds, options) * MICROSECONDS)))
-    span_us = grid.edge_us(cells)
-    count = max(1, math.floor(duration_seconds * MICROSECONDS / span_us + 0.5))  # the last: half to one and a half
-    edges = [grid.edge_us(index * cells) / MICROSECONDS for index in range(count)]
-    return tuple(zip(edges, [*edges[1:], None], strict=True))
-
-
-def _span_seconds(duration_seconds: float, options: DecodeOptions) -> float:
-    """For every span the file is opened anew, which takes the longer the longer it is (an MP4 of 2 hours: 27 ms), and
-    decoding begins at the key frame before, half a GOP on average.
-    """
-    stretch = min(max(1.0, duration_seconds / options.span_seconds / MANY_SPANS), LONGEST_STRETCH)
-    return options.span_seconds * stretch * (KEYFRAMES_STRETCH if options.sampling == "keyframes" else 1)
 
 
 def read_frames(

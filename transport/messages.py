@@ -81,6 +81,7 @@ class VideoStream(Value, frozen=True):
     sample_aspect_ratio: float  # width of one pixel over its height; 1.0 when square
     average_fps: float | None
     duration_seconds: float | None  # of this stream alone; None when the container does not say
+    key_seconds: tuple[float, ...] = ()  # of the key frames at which it can well be cut, as far as an index tells
 
 
 class AudioStream(Value, frozen=True):
