@@ -16,7 +16,7 @@ import qdrant_edge as edge
 
 from stages.errors import StoreError, StoreUnavailable
 from stages.qdrant_local_shard import CODED, Shard, load_shard, make_shard, may_recode, recode, size_bytes
-from stages.qdrant_local_values import EXACT_POINTS, edge_errors, from_edge, to_edge, to_filter, to_query
+from stages.qdrant_local_values import EXACT_POINTS, edge_errors, from_edge, to_condition, to_edge, to_filter, to_query
 from stages.qdrant_text import query_vector
 from stages.store import (
     CollectionSpec,
@@ -191,7 +191,7 @@ class LocalStore:
             return []
         words = query_vector(text) if text is not None and found.sparse else None
         with edge_errors(self._path(collection)):
-            narrowed = to_filter(found.without_common_model(filter) if found.is_coded else filter)
+            narrowed = to_condition(found.without_common_model(filter) if found.is_coded else filter)
             is_exact = not found.is_coded or found.points_count <= EXACT_POINTS
             request = to_query(vector_name, as_floats(vector), words, limit, narrowed, is_exact)
             points = found.edge.query(request)
@@ -209,7 +209,7 @@ class LocalStore:
         offset: edge.PointId | None = start
         while found is not None:
             request = edge.ScrollRequest(
-                offset=offset, limit=page, filter=to_filter(filter), with_payload=True, with_vector=with_vectors
+                offset=offset, limit=page, filter=to_condition(filter), with_payload=True, with_vector=with_vectors
             )
             with edge_errors(self._path(collection)):
                 records, offset = found.edge.scroll(request)
@@ -223,7 +223,7 @@ class LocalStore:
         if found is None:
             return 0
         with edge_errors(self._path(collection)):
-            return found.edge.count(edge.CountRequest(exact=True, filter=to_filter(filter)))
+            return found.edge.count(edge.CountRequest(exact=True, filter=to_condition(filter)))
 
     def close(self) -> None:
         self._putter.shutdown()

@@ -66,8 +66,18 @@ def to_filter(filter: Filter | None) -> edge.Filter:
     return edge.Filter(must=conditions)
 
 
+def to_condition(filter: Filter | None) -> edge.Filter | None:
+    """For reading. None, and no filter without conditions, for all points: Edge would list them all to look them up."""
+    return to_filter(filter) if filter is not None and not filter.is_empty() else None
+
+
 def to_query(
-    vector_name: str, vector: list[float], words: SparseVector | None, limit: int, filter: edge.Filter, is_exact: bool
+    vector_name: str,
+    vector: list[float],
+    words: SparseVector | None,
+    limit: int,
+    filter: edge.Filter | None,
+    is_exact: bool,
 ) -> edge.QueryRequest:
     """With words, the ranks of both searches are fused. is_exact: the codes are not used."""
     dense = edge.Query.Nearest(vector, using=vector_name)

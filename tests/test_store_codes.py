@@ -18,7 +18,7 @@ import qdrant_edge as edge
 
 from stages.errors import StoreError
 from stages.qdrant_local import LocalStore
-from stages.qdrant_local_values import to_edge
+from stages.qdrant_local_values import to_edge, to_query
 from stages.store import FRAMES, SPEECH, Filter, Hit, StoredPoint, frames_spec, point_id, speech_spec
 from stages.store_directory import MIB, StoreDirectory
 from tests.qdrant_loopback import fast_disk
@@ -162,23 +162,26 @@ def test_codes_outlive_a_vacuum(directory: Path) -> None:
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
-def conditions(store: LocalStore, monkeypatch: pytest.MonkeyPatch, filter: Filter) -> Filter:
+def conditions(store: LocalStore, monkeypatch: pytest.MonkeyPatch, filter: Filter) -> edge.Filter | None:
     """What a search asks Edge for."""
-    asked: list[Filter] = []
+    asked: list[edge.Filter | None] = []
 
-    def note(filter: Filter) -> edge.Filter:
-        asked.append(filter)
-        return edge.Filter()
+    def note(*arguments: Any) -> edge.QueryRequest:
+        asked.append(arguments[4])
+        return to_query(*arguments)
 
-    monkeypatch.setattr("stages.qdrant_local.to_filter", note)
+    monkeypatch.setattr("stages.qdrant_local.to_query", note)
     store.search("frames", "image", QUERIES[0], 10, filter)
     return asked[0]
 
 
 def test_a_model_that_made_everything_is_not_looked_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = filled(directory, points(50))
-    assert conditions(store, monkeypatch, Filter(model="m@1", speaker="Ada")) == Filter(speaker="Ada")
-    assert conditions(store, monkeypatch, Filter(model="m@9")) == Filter(model="m@9")
+    narrowed = conditions(store, monkeypatch, Filter(model="m@1", speaker="Ada"))
+    assert narrowed is not None
+    assert len(narrowed.must or ()) == 1
+    assert conditions(store, monkeypatch, Filter(model="m@1")) is None, "an empty filter would cost as much"
+    assert conditions(store, monkeypatch, Filter(model="m@9")) is not None
     store.close()
 
 
