@@ -32,9 +32,13 @@ if TYPE_CHECKING:
 M_MMAP_THRESHOLD = -3  # malloc.h
 LARGE_BLOCK_BYTES = 4 * 1024 * 1024  # at 1 MiB page faults cost a quarter of the CPU time of small batches
 
-# Read by libraries when they are imported; what the user has set stands. NumPy's products of matrices are small here: a
-# second thread brings nothing, and spins for longer than they take.
-THREADS = {"OPENBLAS_NUM_THREADS": "1"}
+# Read by libraries when they are imported; what the user has set stands.
+THREADS = {
+    "OPENBLAS_NUM_THREADS": "1",  # NumPy's products are small here: a second thread spins for longer than they take
+    # How often OpenMP's threads (torch's and CTranslate2's) look for work before they sleep. libgomp's own 300,000 are
+    # milliseconds behind each of some hundred steps of a batch, on a core that a decoder could use.
+    "GOMP_SPINCOUNT": "1000",
+}
 
 _contexts: list["zmq.Context[zmq.Socket[bytes]]"] = []  # of this process's control sockets: they hold its last words
 

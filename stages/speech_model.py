@@ -4,14 +4,13 @@ A batch goes through the encoder once; what comes out serves for finding languag
 prompt in its own language), for decoding again what `stages.guards` doubts, and for placing the words in time.
 faster-whisper's own batched pipeline is not used: it carries the end of one window's speech over to the next, so that a
 result depends on its neighbours, takes one tokenizer for the whole batch, and decodes nothing again. Its parts are
-used: features, tokenizer, alignment.
+used: tokenizer, alignment. The features are made on the device (`stages.log_mel`).
 
 Text is decoded without timestamps, and phrases are made from the times of words. With timestamps Whisper leaves a
 sentence that runs to the window's end unfinished, to resume there in the next window; in a batch nobody resumes it, and
 it would be lost.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -32,6 +31,7 @@ from stages.cublas import preload_cublas
 from stages.errors import ModelError
 from stages.guards import Guards, Reading, Verdict
 from stages.hearing import Decision, decide, known, note_all
+from stages.log_mel import SAMPLE_RATE, WINDOW_SAMPLES, LogMel, frames
 from stages.model_files import Files
 from stages.options import SpeechOptions
 from stages.phrases import phrase_span, split_phrases, trim_words
@@ -44,11 +44,6 @@ if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer
 
 MAX_BATCH = 32  # windows of 30 s; the budget decides below that
-SAMPLE_RATE = 16000
-INT16_SCALE = 1 / 32768  # the model was trained on sound between -1 and 1
-WINDOW_SAMPLES = 30 * SAMPLE_RATE  # the encoder takes exactly 30 s
-WINDOW_FRAMES = 3000  # of 10 ms
-FRAME_SAMPLES = 160
 MIN_FRAMES = 16  # alignment smooths over 7 positions
 MAX_TOKENS = 448  # prompt and text: the length of Whisper's text positions
 LONGEST_TEXT = MAX_TOKENS // 2  # tokens; CTranslate2 stops there, as Whisper itself does (whisper.cc, max_length / 2)
@@ -67,11 +62,14 @@ class SpeechModel:
     outside_torch = True  # CTranslate2 asks the driver itself
     probe_length = 0  # as `length_of`
 
-    def __init__(self, whisper: "WhisperModel", identity: Identity, options: SpeechOptions, files: Files) -> None:
+    def __init__(
+        self, whisper: "WhisperModel", identity: Identity, options: SpeechOptions, files: Files, device: str = "cpu"
+    ) -> None:
         from faster_whisper.transcribe import get_suppressed_tokens
 
         self._whisper = whisper
         self._weights = Weights(whisper.model, files)
+        self._log_mel = LogMel(whisper.feature_extractor.mel_filters, device)
         self.precision: str = whisper.model.compute_type
         self._options = options
         self._guards = Guards(options)
@@ -122,7 +120,7 @@ class SpeechModel:
                 local_files_only=True,
             )
         _check_features(path, whisper)
-        return cls(whisper, identity, options or SpeechOptions(), files)
+        return cls(whisper, identity, options or SpeechOptions(), files, device)
 
     def run(self, batch: Sequence[SpeechInput]) -> list[Transcript]:
         """One transcript for each window; the languages may differ. At temperature 0, results do not depend on the
@@ -134,7 +132,7 @@ class SpeechModel:
         if not batch:
             return []
         self._weights.check_on_device()
-        encoded = self._whisper.encode(np.stack([self._features(item.pcm) for item in batch]))
+        encoded = self._encode([item.pcm for item in batch])
         decisions = self._languages(batch, encoded)
         codes = [decision.language for decision in decisions]
         first = self._decode(encoded, codes, self._guards.temperatures[0])
@@ -170,7 +168,7 @@ class SpeechModel:
         temperature = 0.0 if self._options.beam_size > 1 and 0.0 in temperatures else max(temperatures)
         noise = np.random.default_rng(0).integers(-8192, 8192, WINDOW_SAMPLES, dtype=np.int16)
         batch = [SpeechInput(noise, None)] * count
-        encoded = self._whisper.encode(np.stack([self._features(noise)] * count))
+        encoded = self._encode([noise] * count)
         codes = [decision.language for decision in self._languages(batch, encoded)]
         self._decode(encoded, codes, temperature, [self._tokenizers[codes[0]].eot])
         self._align(batch[0], codes[0], [0] * LONGEST_TEXT, in_host_memory(encoded)[:1])
@@ -187,15 +185,18 @@ class SpeechModel:
         """Give the weights' memory back. Raises RuntimeError as `park` does."""
         self._weights.park(keep=False)
 
-    def _features(self, pcm: Pcm) -> npt.NDArray[np.float32]:
-        """int16 [samples] → log mel energies, float32 [mels, 3000], zero behind the window's end."""
-        if not 0 < len(pcm) <= WINDOW_SAMPLES:
-            raise ValueError(f"a speech window must hold 1 to {WINDOW_SAMPLES} samples, not {len(pcm)}")
-        frames = self._whisper.feature_extractor(pcm.astype(np.float32) * np.float32(INT16_SCALE))[:, :WINDOW_FRAMES]
-        padded = np.zeros((len(frames), WINDOW_FRAMES), np.float32)
-        count = _frames(pcm)  # the extractor adds a frame of padding of its own
-        padded[:, :count] = frames[:, :count]
-        return padded
+    def _encode(self, windows: Sequence[Pcm]) -> "StorageView":
+        """int16 [samples] each → [n, 1500, width], on the device."""
+        import ctranslate2
+        import torch
+
+        features = self._log_mel(windows)
+        if features.is_cuda:
+            torch.cuda.current_stream(features.device).synchronize()  # CTranslate2 reads it in a stream of its own
+            storage = ctranslate2.StorageView.from_array(features)
+        else:
+            storage = ctranslate2.StorageView.from_array(features.numpy())
+        return self._whisper.model.encode(storage)
 
     def _languages(self, batch: Sequence[SpeechInput], encoded: "StorageView") -> list[Decision]:
         """What is set, else what the model hears."""
@@ -249,9 +250,9 @@ class SpeechModel:
 
         if not tokens:
             return []
-        frames = max(MIN_FRAMES, _frames(item.pcm))
+        count = max(MIN_FRAMES, frames(item.pcm))
         storage = get_ctranslate2_storage(encoded)
-        alignment: Alignment = self._whisper.find_alignment(self._tokenizers[code], [tokens], storage, frames)[0]
+        alignment: Alignment = self._whisper.find_alignment(self._tokenizers[code], [tokens], storage, count)[0]
         merge_punctuations(alignment, OPENING, CLOSING)
         return alignment
 
@@ -282,11 +283,6 @@ class SpeechModel:
         ]
         phrases = split_phrases(trim_words(spoken, window_seconds))
         return tuple(_segment(phrase, window_seconds, reading) for phrase in phrases)
-
-
-def _frames(pcm: Pcm) -> int:
-    """Frames of 10 ms, the last one perhaps begun."""
-    return math.ceil(len(pcm) / FRAME_SAMPLES)
 
 
 def _reading(result: Any, tokenizer: "Tokenizer", temperature: float) -> Reading:

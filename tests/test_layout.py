@@ -26,6 +26,7 @@ MODEL_MODULES = {
     "engine/simulated_device.py": "raises torch's out-of-memory error",
     "stages/ctranslate2_model.py": "devices, types and weights of the speech model",
     "stages/image_model.py": "the frame embedder",
+    "stages/log_mel.py": "the speech model's features",
     "stages/speaker_model.py": "the voice embedder",
     "stages/speech_model.py": "the speech model",
     "stages/text_model.py": "the text embedder",

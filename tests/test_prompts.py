@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from stages.base import SpeechInput
@@ -57,7 +56,7 @@ def test_a_prompt_does_not_make_windows_depend_on_their_neighbours(path: Path) -
 
 def test_ctranslate2_wants_the_start_at_one_place_in_all_windows(model: SpeechModel) -> None:
     """Which is why there is one prompt for all."""
-    encoded = model._whisper.encode(np.stack([model._features(sound(3))] * 2))
+    encoded = model._encode([sound(3)] * 2)
     start = model._prompts.of("en")
     with pytest.raises(ValueError, match="same position"):
         model._whisper.model.generate(encoded, [start, [model._tokenizers["en"].sot_prev, 300, *start]])

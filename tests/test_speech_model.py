@@ -462,7 +462,7 @@ def test_a_probe_decodes_in_the_way_that_takes_most(
 
 
 def test_no_text_is_longer_than_that_of_a_probe(model: SpeechModel) -> None:
-    encoded = model._whisper.encode(np.stack([model._features(sound(30))]))
+    encoded = model._encode([sound(30)])
     tokenizer = model._tokenizers["en"]
     for prompt in ([], [tokenizer.sot_prev, 11]):
         [result] = model._whisper.model.generate(
