@@ -12,6 +12,7 @@ from av.stream import Discard
 
 from stages.damage import Continuity
 from stages.errors import MediaError
+from stages.key_index import pts_lag
 from stages.options import DecodeOptions
 from stages.picture import PictureMaker
 from stages.sampling import MICROSECONDS, Grid, Sample, Sampler, Span
@@ -75,6 +76,7 @@ class Job:
     end_of_file: bool = False  # found out by packets(), as are these two
     next_key_us: int | None = None  # of the first key frame behind the span; only looked for in keyframes mode
     read_end_us: int = 0  # end of the last good packet
+    keys_only: bool = False  # source gives key frames only, for the index tells that all of the stream is there
     primer: "av.packet.Packet | None" = None  # to be decoded before those of the span
     beats: "itertools.count[int]" = field(default_factory=itertools.count)
 
@@ -137,10 +139,13 @@ def position(job: Job) -> Iterator["av.packet.Packet"]:
         MediaError: read-error.
     """
     _discard_others(job)
+    if job.span.start_us > 0 and needs_primer(job.stream.codec_context):
+        job.primer = next(_demux(job), None)
+    if job.options.sampling == "keyframes" and _is_known_complete(job):
+        job.keys_only = True
+        return _key_packets(job)
     if job.span.start_us == 0:
         return _demux(job)
-    if needs_primer(job.stream.codec_context):
-        job.primer = next(_demux(job), None)
     for back_seconds in _BACK_SECONDS:
         target_us = job.span.start_us - back_seconds * MICROSECONDS
         if target_us <= 0:
@@ -176,6 +181,48 @@ def _demux(job: Job) -> Iterator["av.packet.Packet"]:
     return iter(job.container.demux(job.stream))
 
 
+def _is_known_complete(job: Job) -> bool:
+    """Whether it is sure, without reading them, that all packets of the stream are there: the index of MP4 and
+    QuickTime lists them up to the promised end, and the file is long enough.
+    """
+    end_us = job.span.stream_end_us
+    if not job.container.format.name.startswith("mov") or end_us is None or not len(job.stream.index_entries):
+        return False
+    last = job.stream.index_entries[-1]
+    listed_us = job.clock.us(last.timestamp) + job.grid.sliver_us()
+    return bool(listed_us >= end_us and last.pos + last.size <= job.container.size)
+
+
+def _key_packets(job: Job) -> Iterator["av.packet.Packet"]:
+    """The key frames of the index, from the last before the span on; nothing else is read from the disk."""
+    entries, lag = job.stream.index_entries, pts_lag(job.stream)
+    at = max(0, entries.search_timestamp(job.clock.stamp(job.span.start_us) - lag, backward=True))
+    while at >= 0:
+        stamp = entries[at].timestamp
+        job.container.seek(stamp + lag, stream=job.stream)
+        packet = next(_demux(job), None)
+        if packet is None or packet.dts != stamp:
+            yield from _all_from(job, stamp)
+            return
+        yield packet
+        at = entries.search_timestamp(stamp + 1, backward=False)
+
+
+def _all_from(job: Job, stamp: int) -> Iterator["av.packet.Packet"]:
+    """Seeking by the index leads astray, where pts are not as far from dts as usual: read everything."""
+    job.keys_only = False
+    job.container.seek(job.stream.index_entries[0].timestamp, stream=job.stream)
+    yield from (packet for packet in _demux(job) if packet.dts is None or packet.dts >= stamp)
+
+
+def _count_the_rest(job: Job) -> None:
+    """Tell the sampler that packets follow up to the end of the stream."""
+    end_us = job.span.stream_end_us
+    if end_us is not None:
+        job.read_end_us = end_us
+        job.sampler.packet(end_us if job.span.end_us is None else min(end_us, job.span.end_us - 1), 0, False)
+
+
 def packets(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator[Read]:
     """Packets of source up to the last that can hold a frame of the span, and one behind it.
 
@@ -202,6 +249,8 @@ def packets(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator[Read]:
             if over and (job.options.sampling == "fps" or job.next_key_us is not None):
                 return
         job.end_of_file = True
+        if job.keys_only:
+            _count_the_rest(job)
     except (av.FFmpegError, OSError) as error:
         if isinstance(error, av.InvalidDataError | av.EOFError):  # the demuxer gives up on a damaged rest
             job.end_of_file = True

@@ -32,10 +32,14 @@ def _found(stream: Any, after: Sequence[float], start_seconds: float, by_dts: bo
     entries = stream.index_entries
     if not len(entries):
         return
-    late = 0  # pts behind dts, as of the first frame
-    if by_dts and stream.start_time is not None:
-        late = max(0, stream.start_time - entries[0].timestamp)
+    late = pts_lag(stream) if by_dts else 0
     for seconds in after:
         at = entries.search_timestamp(int((seconds + start_seconds) / stream.time_base) - late, backward=False)
         if at >= 0:
             yield float((entries[at].timestamp + late) * stream.time_base) - start_seconds
+
+
+def pts_lag(stream: Any) -> int:
+    """How many ticks pts are behind dts, as for the first frame, where the index holds dts."""
+    entries = stream.index_entries
+    return max(0, stream.start_time - entries[0].timestamp) if stream.start_time is not None and len(entries) else 0

@@ -62,6 +62,8 @@ class _Decoding:
                 self._context.skip_frame = "DEFAULT" if step.wanted else "NONREF"
             self._job.beat(step.time_us)
             yield from self._decode(step)
+            if step.alone:
+                yield from self.drain()
 
     def drain(self) -> Iterator[Sample]:
         """Get what the decoder holds back for reordering, and let it forget what it knows."""

@@ -31,6 +31,7 @@ class Step(NamedTuple):
     time_us: int
     wanted: bool  # its frame may be a sample; otherwise it only matters if others refer to it
     fresh: bool = False  # packets were dropped before it: the decoder has to give what it holds, and to forget
+    alone: bool = False  # the same behind it
 
 
 class Restarts:
@@ -111,10 +112,10 @@ class KeyFrames(Everything):
     """Decodes key frames only, each on its own."""
 
     def push(self, packet: Any, time_us: int) -> Sequence[Step]:
-        """Take a packet; what is to be decoded now. An HEVC decoder drops pictures that were not shown when the next
-        sequence starts, so what it holds back for reordering has to be asked for.
+        """Take a packet; what is to be decoded now. What a decoder holds back for reordering has to be asked for: that
+        of HEVC drops it when the next sequence starts, and a seek does, too.
         """
-        return (Step(packet, time_us, wanted=True, fresh=True),) if packet.is_keyframe else ()
+        return (Step(packet, time_us, wanted=True, alone=True),) if packet.is_keyframe else ()
 
 
 class Skipper(Everything):

@@ -178,7 +178,7 @@ def test_a_frame_that_is_not_shown_is_no_sample() -> None:
 
 def test_key_frames_are_decoded_each_on_its_own() -> None:
     steps = [step for packet in row(30, (0, 10, 20)) for step in KeyFrames().push(packet, packet.time_us)]
-    assert [(step.packet.number, step.fresh) for step in steps] == [(0, True), (10, True), (20, True)]
+    assert [(step.packet.number, step.alone) for step in steps] == [(0, True), (10, True), (20, True)]
 
 
 # --- where decoding can begin -----------------------------------------------------------------------------------------
