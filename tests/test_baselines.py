@@ -218,7 +218,15 @@ def test_a_film_that_kills_a_system_is_told() -> None:
     assert findings.tables[0].rows[1][2:4] == ("killed for its memory after 99 s, nothing stored", None)
     (ratio,) = findings.ratios
     assert (ratio.value, ratio.is_met) == (1 / 16, True)
+    assert ratio.name.endswith("at most")
     assert set(findings.charts[0].lines) == {"Sluice, 1080 lines", "one by one, 1080 lines"}
+
+
+def test_a_system_that_was_killed_early_proves_nothing() -> None:
+    killed = a_run(99.0, killed=True, peak_pss_bytes=2_000_000_000)
+    assert baseline_film.memory_ratio(1080, {SLUICE: a_run(), ONE_BY_ONE: killed}).is_met is None
+    whole = a_run(99.0, peak_pss_bytes=2_000_000_000)
+    assert baseline_film.memory_ratio(1080, {SLUICE: a_run(), ONE_BY_ONE: whole}).is_met is False
 
 
 # --- the libraries' own tools -----------------------------------------------------------------------------------------
