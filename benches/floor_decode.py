@@ -15,7 +15,8 @@ from engine.worker import keep_heap_whole
 from stages.image_model import Preprocessing
 from stages.media import probe
 from stages.registry import OFF, resolve
-from stages.video import plan_spans, read_frames
+from stages.spans import spans_of
+from stages.video import read_frames
 from stages.windows import SpeechWindow, read_speech_windows
 from transport.messages import FrameFormat, Gap, MediaInfo
 
@@ -44,7 +45,7 @@ class Tasks:
         path = medium.encode("utf-8", "surrogateescape")
         media = probe(path, self._config.decode)
         if self._format is not None and media.video is not None:
-            for start, end in plan_spans(media.duration_seconds, self._config.decode):
+            for start, end in spans_of(media, self._config.decode):
                 begun = Instant.now()
                 count = self._frames(medium, path, media, self._format, start, end)
                 gc.collect()  # as a decoder does behind each task

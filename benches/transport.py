@@ -43,7 +43,8 @@ from engine.worker import Endpoints, WorkerSpec
 from stages.media import probe
 from stages.options import DecodeOptions, SpeechOptions
 from stages.sampling import SampledFrame
-from stages.video import plan_spans, read_frames
+from stages.spans import spans_of
+from stages.video import read_frames
 from stages.windows import SpeechWindow, read_speech_windows
 from transport.codec import spec_of
 from transport.messages import Frame, FrameFormat, Join, Message, Speech, TaskKey, ToSupervisor
@@ -148,7 +149,7 @@ def decode(medium: Path) -> dict[str, Any]:
     import_all(libraries_for(media, options.backend))
     cpu, wall = time.process_time(), time.perf_counter()
     frames = 0
-    for start, end in plan_spans(media.duration_seconds, options) if media.video is not None else ():
+    for start, end in spans_of(media, options):
         samples = read_frames(path, media, start, end, FORMAT, options)
         frames += sum(isinstance(sample, SampledFrame) for sample in samples)
     windows = []

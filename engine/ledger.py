@@ -263,6 +263,8 @@ def fingerprint(config: Config, labels: Sequence[str]) -> str:
     decode = msgspec.to_builtins(config.decode)
     for name in HOW_NOT_WHAT:
         decode.pop(name)
+    if not decode["skip_similar"]:
+        del decode["skip_similar"]  # what was indexed before there was this setting is as it is without it
     voice = msgspec.to_builtins(config.voice)
     for name in NAMES_NOT_VOICES:
         voice.pop(name)

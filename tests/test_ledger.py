@@ -131,8 +131,13 @@ def test_what_decides_the_points_is_in_the_fingerprint_and_speed_is_not() -> Non
     for setting in ("decode.recycle_tasks=3", "voice.same_speaker=0.5", "voice.enroll_min_seconds=9"):
         assert fingerprint(load_config(settings=[setting]), LABELS) == base
     assert fingerprint(load_config(settings=["decode.fps=2"]), LABELS) != base
+    assert fingerprint(load_config(settings=["decode.skip_similar=4"]), LABELS) != base
     assert fingerprint(load_config(settings=["speech.captions=ignore"]), LABELS) != base
     assert fingerprint(Config(), ["image a@2", "text b@1"]) != base
+
+
+def test_archives_of_earlier_versions_are_still_known() -> None:
+    assert fingerprint(Config(), LABELS) == "934c679f41d480d955698ed1a5e9c0da", "everybody's archive is indexed anew"
 
 
 def test_a_server_has_a_ledger_of_its_own() -> None:
