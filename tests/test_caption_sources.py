@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import pytest
@@ -27,6 +28,7 @@ from stages.options import DecodeOptions, SpeechOptions
 from tests.audio_factory import tone, write_sound
 from tests.runs import run_cli, settings_for, stored_points
 from transport.messages import Caption, CaptionTrack, DecodeAudio, Gap, MediaInfo, Speech, TaskKey
+from transport.sockets import Channel
 
 OPTIONS = DecodeOptions()
 MILLISECOND = Fraction(1, 1000)
@@ -378,7 +380,7 @@ class Recorder(Decoder):
     """A decoder that keeps what it would send."""
 
     def __init__(self, spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("engine.producer.connect_control", lambda *_: None)
+        monkeypatch.setattr("engine.producer.connect_control", lambda *_: Mock(spec=Channel))
         monkeypatch.setattr("engine.producer.Channel.connect", lambda *_: None)
         super().__init__(spec, None)  # type: ignore[arg-type]
         self.sent: list[Any] = []
