@@ -4,12 +4,13 @@ python -m benches list                   every bench, and what it measures
 python -m benches NAME [options]         one of them; NAME --help tells its options
 python -m benches all [NAME...]          every one, or those named, each in a process of its own
 python -m benches render [DIR]           the reports in DIR as one page with plots
+python -m benches corpus DIR [options]   long and varied videos to measure with
 """
 
 import difflib
 import sys
 
-from benches import registry, render, running, suite
+from benches import mixed, registry, render, running, suite
 from benches.running import run
 from stages.errors import SluiceError
 
@@ -37,6 +38,8 @@ def _do(name: str, rest: list[str]) -> int:
             return suite.main(rest)
         case "render":
             return render.main(rest)
+        case "corpus":
+            return mixed.main(rest)
         case _ if name in registry.BENCHES:
             return running.main(name, rest)
         case _:
@@ -54,10 +57,10 @@ def listed() -> int:
 
 def unknown(name: str) -> str:
     """The line for a name that there is not. Pure."""
-    known = ["list", "all", "render", *registry.BENCHES]
+    known = ["list", "all", "render", "corpus", *registry.BENCHES]
     near = difflib.get_close_matches(name, known, 1)
     meant = f"did you mean {near[0]}? " if near else ""
-    return f"no bench is called {name}; {meant}there are: {', '.join(registry.BENCHES)} (and list, all, render)"
+    return f"no bench is called {name}; {meant}there are: {', '.join(registry.BENCHES)} (and list, all, render, corpus)"
 
 
 if __name__ == "__main__":

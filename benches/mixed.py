@@ -1,4 +1,4 @@
-"""Makes videos to measure with, long and varied: `python -m benches.mixed DIR [--hours H] [--film H] [--seed 0]`.
+"""Makes videos to measure with, long and varied: `python -m benches corpus DIR [--hours H] [--film H] [--seed 0]`.
 
 Of codecs, containers and sizes as they come: of the videos of --media where there are any, else of footage that is
 drawn here. Each file is one of those, copied over and over (no encoding: an hour takes a second), or cut short: one
@@ -126,7 +126,7 @@ def long_film(directory: Path, hours: float, media: Path | None = MEDIA, height:
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m benches.mixed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benches corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--hours", type=float, default=0.25, help="of all files together (default: %(default)s)")

@@ -7,6 +7,7 @@ difference of `benches.measuring.cpu_seconds` around it: the kernel adds up who 
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 import psutil
 
@@ -48,7 +49,7 @@ class TreeWatch:
         self.processes: dict[int, Watched] = {}
         self.peak_bytes = 0  # of all together, at one time; what they share counts for each
 
-    def __enter__(self) -> "TreeWatch":
+    def __enter__(self) -> Self:
         self.look()
         self._thread.start()
         return self
