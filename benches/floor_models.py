@@ -11,7 +11,7 @@ from typing import Any
 
 from benches.floor_work import Instant, Part, Pass, Work, answer, read_job
 from engine.config import Config, load_config
-from engine.worker import keep_heap_whole
+from engine.worker import keep_freed_memory, keep_heap_whole
 from stages.base import Model, Role, SpeechInput, Transcript
 from stages.options import VoiceOptions
 from stages.registry import configured, identify, load, resolve
@@ -94,6 +94,7 @@ def main() -> None:
     job = read_job()
     config = load_config(settings=job.settings)
     keep_heap_whole()
+    keep_freed_memory()  # as the engine does, where device.memory_gb is not set
     assert job.record is not None
     work, passes = Work.load(Path(job.record)), list[Pass]()
     start = begun.passed()
