@@ -47,7 +47,7 @@ ROLES: tuple[Role, ...] = ("image", "speech", "text", "voice")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=2.0, help="of media (default: %(default)s)")
     parser.add_argument("--media", type=Path, default=MEDIA, metavar="DIR", help="videos, of which one is taken")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="(default: %(default)s)")
     add_models(parser)
 
 

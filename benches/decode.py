@@ -69,7 +69,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="directory of videos with a manifest, the longest of which gives the pictures; none: drawn ones "
         "(default: %(default)s)",
     )
-    parser.add_argument("--seconds", type=float, default=180.0, help="length of each file (default: %(default)g)")
+    parser.add_argument("--seconds", type=float, default=90.0, help="length of each file (default: %(default)g)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default: %(default)d)")
 
 

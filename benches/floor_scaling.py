@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("medium", type=Path, nargs="?", metavar="MEDIUM", help="(default: a film of --minutes, 720p)")
     parser.add_argument("--minutes", type=float, default=8.0, help="of the film (default: %(default)g; 120: two hours)")
     parser.add_argument("--decoders", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     add_models(parser)
 
 

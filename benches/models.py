@@ -148,7 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), metavar="N")
     parser.add_argument("--speech-batches", type=int, nargs="+", default=list(SPEECH_BATCHES), metavar="N")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=0.3, help="of a batch size in a round (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of a batch size in a round (default: %(default)s)")
 
 
 def measure(arguments: argparse.Namespace) -> Findings:

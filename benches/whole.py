@@ -36,7 +36,7 @@ CLIP_SECONDS = 6.0  # a sentence or two: every library that a run needs is neede
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("media", type=Path, nargs="*", metavar="MEDIUM", help="files (default: a corpus of --minutes)")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of the corpus (default: %(default)g)")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of the corpus (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=SEED, help="of the corpus")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
