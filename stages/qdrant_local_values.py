@@ -1,7 +1,5 @@
 """Values and errors between stages.store and Qdrant Edge."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +99,24 @@ def _params(limit: int, is_exact: bool) -> edge.SearchParams:
     return edge.SearchParams(quantization=edge.QuantizationSearchParams(rescore=True, oversampling=oversampling))
 
 
-@contextmanager
-def edge_errors(path: Path) -> Iterator[None]:
+class EdgeErrors:
+    """Turns what Edge raises inside a `with` into a StoreError; whatever else is raised goes on as it is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        panicked = kind is not None and kind.__name__ == "PanicException"  # Rust's; the class cannot be imported
+        if error is not None and (panicked or kind is Exception):
+            raise _translate(self._path, " ".join(str(error).split()), panicked) from error
+
+
+def edge_errors(path: Path) -> EdgeErrors:
     """Edge raises bare Exception, or panics, for everything that goes wrong inside it; its text tells what."""
-    try:
-        yield
-    except BaseException as error:
-        panicked = type(error).__name__ == "PanicException"  # Rust's; the class cannot be imported
-        if type(error) is not Exception and not panicked:
-            raise
-        raise _translate(path, " ".join(str(error).split()), panicked) from error
+    return EdgeErrors(path)
 
 
 def _translate(path: Path, text: str, panicked: bool) -> StoreError:
