@@ -1,9 +1,9 @@
 """Which deaths of the engine are borne, and that an item that poisons the device is found and nothing else."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.restarts import Restarts
+from engine.restarts import CONDEMNING, Restarts
 from transport.messages import EngineLost, Suspect
 
 
@@ -124,23 +124,25 @@ messages = st.none() | st.lists(st.integers(0, 6), max_size=4).map(lambda number
 
 
 @given(st.lists(messages | st.just("progress"), max_size=40), st.integers(0, 4))
+@example([*[None] * 10, lost(0)], 1)  # to condemn an item is progress, but no task was done for ten deaths
 def test_no_item_is_both_and_only_progress_starts_the_count_again(
     events: list[EngineLost | str | None], limit: int
 ) -> None:
-    restarts, count = Restarts(limit, max_remembered=5), 0
+    restarts, count, since_task = Restarts(limit, max_remembered=5), 0, 0
     for event in events:
         before = condemned(restarts)
         if isinstance(event, str):
             restarts.progress()
-            count = 0
+            count = since_task = 0
         else:
             restarts.lost(event)
             count = 0 if condemned(restarts) > before else count + 1
+            since_task += 1
         assert before <= condemned(restarts)
         assert not condemned(restarts) & set(restarts.suspects)
         assert max(len(restarts.suspects), len(restarts.condemned)) <= 5
         assert restarts.fruitless == count
-        assert restarts.may_restart == (limit > 0 and count <= limit)
+        assert restarts.may_restart == (limit > 0 and count <= limit and since_task <= CONDEMNING * limit)
 
 
 def test_a_device_that_is_lost_in_whatever_it_runs_is_given_up() -> None:
