@@ -2,7 +2,8 @@
 
 `benches.floor_runs` starts it, with a `Job` as JSON on standard input; an `Answer` comes back on standard output. Full
 batches, one model after the other: nothing waits for a decoder, for company, or for the store. One pass for each number
-of threads that is asked for: with one thread least processor time is spent, with all of them least wall time.
+of threads that is asked for, each with a part of every batch: with one least processor time is spent, with all of them
+least wall time.
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,9 @@ from benches.floor_work import Instant, Part, Pass, Work, answer, read_job
 from engine.config import Config, load_config
 from engine.worker import keep_freed_memory, keep_heap_whole
 from stages.base import Model, Role, SpeechInput, Transcript
+from stages.lanes import Lanes
 from stages.options import VoiceOptions
-from stages.registry import configured, identify, load, resolve
-from stages.speech_model import SpeechModel
+from stages.registry import configured, load
 from stages.windows import voice_windows
 
 SAMPLE_RATE = 16_000
@@ -73,20 +74,12 @@ def voice_cuts(work: Work, options: VoiceOptions) -> list[list[Any]]:
 
 
 def load_all(config: Config, threads: int) -> dict[Role, Model]:
-    """All models as the engine loads them, on the CPU. CTranslate2 is told its threads when a model is loaded."""
+    """All models as the engine loads them, on the CPU."""
+    lanes = Lanes(threads)
     return {
-        role: _speech(config, threads)
-        if role == "speech"
-        else load(role, config.models, config.speech, "cpu", config.voice)
+        role: load(role, config.models, config.speech, "cpu", config.voice, lanes=lanes)
         for role, _ in configured(config.models)
     }
-
-
-def _speech(config: Config, threads: int) -> SpeechModel:
-    path = resolve("speech", config.models.speech, Path(config.models.directory))
-    identity = identify("speech", config.models.speech, path)
-    dtype = config.models.speech_dtype
-    return SpeechModel.load(path, identity, dtype=dtype, options=config.speech, cpu_threads=threads)
 
 
 def main() -> None:
@@ -112,7 +105,7 @@ def _prepared(config: Config, job: Any, threads: int, work: Work) -> Runs:
     """Loaded, and warm: a batch of each model has run."""
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads)  # with one lane; each of several has its own number
     runs = Runs(load_all(config, threads), config, job.batches)
     runs.all(work, most_batches=1)
     return runs

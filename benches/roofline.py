@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benches.report import Chart
+from stages.lanes import in_turn
 
 MATRIX = 2048  # rows and columns of the product that is taken for the peak: 50 MB with its factors, in single precision
 COPY_BYTES = 256 * 1024**2  # more than a cache holds, with its copy
@@ -54,8 +55,9 @@ class Roof:
 
 
 def work_of(run: Callable[[], object]) -> Work:
-    """Run it twice, on torch: operations are counted in the first run, bytes in the second."""
-    return Work(_flops(run), _bytes(run))
+    """Run it twice, on torch: operations are counted in the first run, bytes in the second. Torch counts one thread."""
+    with in_turn():
+        return Work(_flops(run), _bytes(run))
 
 
 def _flops(run: Callable[[], object]) -> float:

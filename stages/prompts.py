@@ -6,11 +6,15 @@ CTranslate2 wants the start of the transcript at one place in all windows of a b
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.errors import ModelError
 from stages.languages import short_code
 from stages.options import SpeechOptions
+
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+    from faster_whisper.tokenizer import Tokenizer
 
 LONGEST_PROMPT = 223  # tokens before the start: half the model's positions less one, as in Whisper itself
 SPECIAL_TOKENS = ("<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>")
@@ -57,6 +61,27 @@ class Prompts:
         if any(token >= tokenizer.eot for token in tokens):
             raise ModelError("model-prompt", f"{where}: take the model's own marks, such as <|en|>, out of the text")
         return [tokenizer.sot_prev, *tokens] if tokens else []
+
+
+def language_tokenizers(whisper: "WhisperModel", options: SpeechOptions) -> dict[str, "Tokenizer"]:
+    """faster-whisper's tokenizers, by language. Words of a translation are told apart as English ones.
+
+    Raises ModelError (model-wrong-kind) when the model's own tokenizer knows no language.
+    """
+    from faster_whisper.tokenizer import Tokenizer
+
+    inner, multilingual = whisper.hf_tokenizer, whisper.model.is_multilingual
+    tokenizers = {
+        code: Tokenizer(inner, multilingual, task=options.task, language=code)
+        for code in whisper.supported_languages
+        if not multilingual or inner.token_to_id(f"<|{code}|>") is not None
+    }
+    if not tokenizers:
+        raise ModelError("model-wrong-kind", f"models.speech: its tokenizer has no token of any language: {REMEDY}")
+    for tokenizer in tokenizers.values():
+        if options.task == "translate":
+            tokenizer.language_code = "en"
+    return tokenizers
 
 
 def check_tokenizer(file: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from stages.base import ROLES, Identity, Model, Role
 from stages.errors import ModelError
+from stages.lanes import Lanes
 from stages.model_files import check_kind, is_untrained, revision, size_bytes
 from stages.options import ModelOptions, SpeechOptions, VoiceOptions
 
@@ -81,10 +82,12 @@ def load(
     voice: VoiceOptions | None = None,
     *,
     towers: "Towers" = "image",
+    lanes: Lanes | None = None,
 ) -> Model:
     """Find and load the model of a role. device: torch's name ("cpu", "cuda:0"). voice: what windows it will get, which
     only `probe` needs to know; None: the defaults. towers: of the image model; where no queries are answered, its text
-    tower would lie on the device for nothing, half of CLIP ViT-B/32 and three quarters of SigLIP 2 base.
+    tower would lie on the device for nothing, half of CLIP ViT-B/32 and three quarters of SigLIP 2 base. lanes: for
+    batches; None: those of the device.
 
     Raises ModelError as `resolve` does, and model-load-failed when the files are damaged.
     """
@@ -95,20 +98,22 @@ def load(
         case "image":
             from stages.image_model import ImageModel
 
-            return ImageModel.load(path, identity, device=device, dtype=options.image_dtype, towers=towers)
+            return ImageModel.load(path, identity, device=device, dtype=options.image_dtype, towers=towers, lanes=lanes)
         case "text":
             from stages.text_model import TextModel
 
-            return TextModel.load(path, identity, device=device, dtype=options.text_dtype)
+            return TextModel.load(path, identity, device=device, dtype=options.text_dtype, lanes=lanes)
         case "speech":
             from stages.speech_model import SpeechModel
 
-            return SpeechModel.load(path, identity, device=device, dtype=options.speech_dtype, options=speech)
+            return SpeechModel.load(
+                path, identity, device=device, dtype=options.speech_dtype, options=speech, lanes=lanes
+            )
         case "voice":
             from stages.speaker_model import SpeakerModel
 
             samples = round((voice or VoiceOptions()).window_seconds * SAMPLE_RATE)
-            return SpeakerModel.load(path, identity, device=device, probe_samples=samples)
+            return SpeakerModel.load(path, identity, device=device, probe_samples=samples, lanes=lanes)
 
 
 def list_models(options: ModelOptions) -> list[ModelRow]:

@@ -16,6 +16,7 @@ import yaml
 from stages import torchaudio_shim
 from stages.base import Identity, Pcm, Vector
 from stages.errors import ModelError
+from stages.lanes import Lanes, lanes_of
 from stages.model_files import Files
 from stages.torch_model import unit_rows
 from stages.weights import Weights
@@ -52,8 +53,15 @@ class SpeakerModel:
     outside_torch = False
 
     def __init__(
-        self, weights: Weights, identity: Identity, dimension: int, device: str, probe_samples: int = PROBE_SAMPLES
+        self,
+        weights: Weights,
+        identity: Identity,
+        dimension: int,
+        device: str,
+        lanes: Lanes,
+        probe_samples: int = PROBE_SAMPLES,
     ) -> None:
+        self._lanes = lanes
         self._weights = weights  # of a ModuleList: features, norm, network
         self._device = device
         self.precision = weights.precision
@@ -61,11 +69,19 @@ class SpeakerModel:
         self.info = identity.info("voice", dimension)
 
     @classmethod
-    def load(cls, path: Path, identity: Identity, *, device: str = "cpu", probe_samples: int = PROBE_SAMPLES) -> Self:
+    def load(
+        cls,
+        path: Path,
+        identity: Identity,
+        *,
+        device: str = "cpu",
+        probe_samples: int = PROBE_SAMPLES,
+        lanes: Lanes | None = None,
+    ) -> Self:
         """Load from a local directory in the layout of speechbrain/spkrec-ecapa-voxceleb.
 
         hyperparams.yaml is read as data, and the weights as tensors; neither can run code. probe_samples: length of the
-        longest windows that will come, at 16 kHz.
+        longest windows that will come, at 16 kHz. lanes: for batches; None: those of the device.
         Raises ModelError: model-wrong-kind when the file describes another model, model-load-failed when the files are
         damaged or do not belong together.
         """
@@ -76,20 +92,28 @@ class SpeakerModel:
             files.check()
             return _load_modules(architecture, path / "embedding_model.ckpt")
 
-        return cls(Weights(read, device), identity, architecture.lin_neurons, device, probe_samples)
+        return cls(
+            Weights(read, device),
+            identity,
+            architecture.lin_neurons,
+            device,
+            lanes or lanes_of(device),
+            probe_samples,
+        )
 
     def run(self, batch: Sequence[Pcm]) -> list[Vector]:
         """int16 [samples] each, 16 kHz, all of one length → float32 [dimension] each, unit length.
 
         Raises ValueError when the lengths differ: padding would change the vectors (speechbrain issue 1374).
         """
-        import torch
-
         lengths = {len(window) for window in batch}
         if len(lengths) > 1:
             raise ValueError(f"windows of different lengths: {sorted(lengths)}")
-        if not batch:
-            return []
+        return self._lanes.map(self._run_part, batch)
+
+    def _run_part(self, batch: Sequence[Pcm]) -> list[Vector]:
+        import torch
+
         with torch.inference_mode():
             pcm = torch.from_numpy(np.stack(batch)).to(self._device)  # int16: half the bytes to the device
             return list(unit_rows(self._embed(pcm.float() * INT16_SCALE), "models.voice"))

@@ -12,6 +12,7 @@ it would be lost.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,11 +32,12 @@ from stages.cublas import preload_cublas
 from stages.errors import ModelError
 from stages.guards import Guards, Reading, Verdict
 from stages.hearing import Decision, decide, known, note_all
+from stages.lanes import Lanes, lanes_of
 from stages.log_mel import SAMPLE_RATE, WINDOW_SAMPLES, LogMel, frames
 from stages.model_files import Files
 from stages.options import SpeechOptions
 from stages.phrases import phrase_span, split_phrases, trim_words
-from stages.prompts import REMEDY, Prompts, check_tokenizer
+from stages.prompts import Prompts, check_tokenizer, language_tokenizers
 from transport.messages import Word
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from faster_whisper.tokenizer import Tokenizer
 
 MAX_BATCH = 32  # windows of 30 s; the budget decides below that
+MAX_WORKERS = 8  # of CTranslate2 on the CPU: as many windows as a batch has; further cores help them
 MIN_FRAMES = 16  # alignment smooths over 7 positions
 MAX_TOKENS = 448  # prompt and text: the length of Whisper's text positions
 LONGEST_TEXT = MAX_TOKENS // 2  # tokens; CTranslate2 stops there, as Whisper itself does (whisper.cc, max_length / 2)
@@ -63,18 +66,25 @@ class SpeechModel:
     probe_length = 0  # as `length_of`
 
     def __init__(
-        self, whisper: "WhisperModel", identity: Identity, options: SpeechOptions, files: Files, device: str = "cpu"
+        self,
+        whisper: "WhisperModel",
+        identity: Identity,
+        options: SpeechOptions,
+        files: Files,
+        lanes: Lanes,
+        device: str = "cpu",
     ) -> None:
         from faster_whisper.transcribe import get_suppressed_tokens
 
         self._whisper = whisper
+        self._lanes = lanes
         self._weights = Weights(whisper.model, files)
         self._log_mel = LogMel(whisper.feature_extractor.mel_filters, device)
         self.precision: str = whisper.model.compute_type
         self._options = options
         self._guards = Guards(options)
         self._multilingual: bool = whisper.model.is_multilingual
-        self._tokenizers = _tokenizers(whisper, options)
+        self._tokenizers = language_tokenizers(whisper, options)
         self._prompts = Prompts(self._tokenizers, self._multilingual, options)
         any_tokenizer = next(iter(self._tokenizers.values()))
         self._suppressed = list(get_suppressed_tokens(any_tokenizer, [-1]))  # brackets, notes, speaker tags
@@ -89,12 +99,12 @@ class SpeechModel:
         device: str = "cpu",
         dtype: str = "auto",
         options: SpeechOptions | None = None,
-        cpu_threads: int = 0,
+        lanes: Lanes | None = None,
     ) -> Self:
         """Load a CTranslate2 directory; nothing is ever fetched.
 
-        device: "cpu", "cuda" or "cuda:N". dtype: CTranslate2's compute_type, or "auto". cpu_threads: 0 leaves the
-        number to CTranslate2.
+        device: "cpu", "cuda" or "cuda:N". dtype: CTranslate2's compute_type, or "auto". lanes: for batches; None: those
+        of the device.
         Raises ModelError: model-wrong-kind, model-load-failed when the files are damaged or do not belong together,
         model-dtype when the device cannot compute in `dtype`, model-library without cuBLAS on CUDA,
         model-language when options.language is unknown to it, model-task when it cannot translate, model-prompt when
@@ -109,18 +119,20 @@ class SpeechModel:
             preload_cublas()
         from faster_whisper import WhisperModel
 
+        lanes = lanes or lanes_of(device)
+        workers = min(lanes.count, MAX_WORKERS)  # each does the part of one lane; they share the weights
         with load_errors(path):
             whisper = WhisperModel(
                 str(path),
                 device=kind,
                 device_index=index,
                 compute_type=compute_type,
-                cpu_threads=cpu_threads,
-                num_workers=1,
+                cpu_threads=lanes.count // workers,
+                num_workers=workers,
                 local_files_only=True,
             )
         _check_features(path, whisper)
-        return cls(whisper, identity, options or SpeechOptions(), files, device)
+        return cls(whisper, identity, options or SpeechOptions(), files, lanes, device)
 
     def run(self, batch: Sequence[SpeechInput]) -> list[Transcript]:
         """One transcript for each window; the languages may differ. At temperature 0, results do not depend on the
@@ -132,21 +144,30 @@ class SpeechModel:
         if not batch:
             return []
         self._weights.check_on_device()
-        encoded = self._encode([item.pcm for item in batch])
+        encoded = self._encode_in_parts(batch)
         decisions = self._languages(batch, encoded)
         codes = [decision.language for decision in decisions]
-        first = self._decode(encoded, codes, self._guards.temperatures[0])
-        rows = in_host_memory(encoded)
+        first = self._decode_parts(encoded, codes, self._guards.temperatures[0])
+        rows = [window for part in encoded for window in np.split(in_host_memory(part), part.shape[0])]
         del encoded  # what is decoded again takes its place on the device
         verdicts = self._guards.settle(
             first, lambda some, temperature: self._decode_again(rows, some, codes, temperature)
         )
-        transcripts = [
-            self._transcript(item, decision, verdict, rows[index : index + 1])
-            for index, (item, decision, verdict) in enumerate(zip(batch, decisions, verdicts, strict=True))
-        ]
+        found = list(zip(batch, decisions, verdicts, rows, strict=True))
+        transcripts = self._lanes.map(lambda part: [self._transcript(*each) for each in part], found)
         note_all([item.place for item in batch], decisions)
         return transcripts
+
+    def _encode_in_parts(self, batch: Sequence[SpeechInput]) -> list["StorageView"]:
+        """Of each lane's part."""
+        return self._lanes.run(self._encode, self._lanes.parts([item.pcm for item in batch]))
+
+    def _decode_parts(
+        self, encoded: list["StorageView"], codes: Sequence[str], temperature: float, unsaid: Sequence[int] = ()
+    ) -> list[Reading]:
+        parts = list(zip(encoded, self._lanes.parts(codes), strict=True))
+        readings = self._lanes.run(lambda part: self._decode(*part, temperature, unsaid), parts)
+        return list(chain.from_iterable(readings))
 
     def length_of(self, item: SpeechInput) -> int:
         """0: every window is padded to 30 s, so that all cost the same."""
@@ -168,10 +189,10 @@ class SpeechModel:
         temperature = 0.0 if self._options.beam_size > 1 and 0.0 in temperatures else max(temperatures)
         noise = np.random.default_rng(0).integers(-8192, 8192, WINDOW_SAMPLES, dtype=np.int16)
         batch = [SpeechInput(noise, None)] * count
-        encoded = self._encode([noise] * count)
+        encoded = self._encode_in_parts(batch)
         codes = [decision.language for decision in self._languages(batch, encoded)]
-        self._decode(encoded, codes, temperature, [self._tokenizers[codes[0]].eot])
-        self._align(batch[0], codes[0], [0] * LONGEST_TEXT, in_host_memory(encoded)[:1])
+        self._decode_parts(encoded, codes, temperature, [self._tokenizers[codes[0]].eot])
+        self._align(batch[0], codes[0], [0] * LONGEST_TEXT, in_host_memory(encoded[0])[:1])
 
     def park(self, keep: bool) -> None:
         """As `stages.base.Model.park`."""
@@ -198,15 +219,16 @@ class SpeechModel:
             storage = ctranslate2.StorageView.from_array(features.numpy())
         return self._whisper.model.encode(storage)
 
-    def _languages(self, batch: Sequence[SpeechInput], encoded: "StorageView") -> list[Decision]:
-        """What is set, else what the model hears."""
+    def _languages(self, batch: Sequence[SpeechInput], encoded: list["StorageView"]) -> list[Decision]:
+        """What is set, else what the model hears. encoded: of the parts of the batch."""
         if not self._multilingual:
             return [Decision("en", 1.0, False)] * len(batch)
         given = [item.language if item.language in self._tokenizers else self._prompts.language for item in batch]
         unknown = [index for index, code in enumerate(given) if code is None]
         decisions = [Decision(code or "", 1.0, False) for code in given]
         if unknown:
-            heard = self._whisper.model.detect_language(encoded)  # of each: (token, probability), the likeliest first
+            # Of each window: (token, probability), the likeliest first.
+            heard = list(chain.from_iterable(self._lanes.run(self._whisper.model.detect_language, encoded)))
             windows = [(batch[index].place, known(heard[index], self._tokenizers)) for index in unknown]
             for index, decision in zip(unknown, decide(windows, self._options.language_threshold), strict=True):
                 decisions[index] = decision
@@ -231,12 +253,16 @@ class SpeechModel:
         return [_reading(result, tokenizer, temperature) for result, tokenizer in zip(results, tokenizers, strict=True)]
 
     def _decode_again(
-        self, rows: npt.NDArray[np.float32], some: list[int], codes: Sequence[str], temperature: float
+        self, rows: Sequence[npt.NDArray[np.float32]], some: list[int], codes: Sequence[str], temperature: float
     ) -> list[Reading]:
-        """rows: float32 [n, 1500, width], all that was encoded, in host memory; some: those to decode."""
+        """rows: float32 [1, 1500, width] of each window, in host memory; some: those to decode."""
         from faster_whisper.transcribe import get_ctranslate2_storage
 
-        return self._decode(get_ctranslate2_storage(rows[some]), [codes[index] for index in some], temperature)
+        def decode(part: Sequence[int]) -> list[Reading]:
+            encoded = get_ctranslate2_storage(np.concatenate([rows[index] for index in part]))
+            return self._decode(encoded, [codes[index] for index in part], temperature)
+
+        return self._lanes.map(decode, some)
 
     def _align(self, item: SpeechInput, code: str, tokens: list[int], encoded: npt.NDArray[np.float32]) -> Alignment:
         """Words of one window with their times. encoded: float32 [1, 1500, width], in host memory.
@@ -311,24 +337,6 @@ def _segment(phrase: Sequence[Word], window_seconds: float, reading: Reading) ->
         no_speech_probability=reading.no_speech_probability,
         compression_ratio=reading.compression_ratio,
     )
-
-
-def _tokenizers(whisper: "WhisperModel", options: SpeechOptions) -> dict[str, "Tokenizer"]:
-    """By language. Words of a translation are told apart as English ones, whatever was spoken."""
-    from faster_whisper.tokenizer import Tokenizer
-
-    inner, multilingual = whisper.hf_tokenizer, whisper.model.is_multilingual
-    tokenizers = {
-        code: Tokenizer(inner, multilingual, task=options.task, language=code)
-        for code in whisper.supported_languages
-        if not multilingual or inner.token_to_id(f"<|{code}|>") is not None
-    }
-    if not tokenizers:
-        raise ModelError("model-wrong-kind", f"models.speech: its tokenizer has no token of any language: {REMEDY}")
-    for tokenizer in tokenizers.values():
-        if options.task == "translate":
-            tokenizer.language_code = "en"
-    return tokenizers
 
 
 def _check_features(path: Path, whisper: "WhisperModel") -> None:

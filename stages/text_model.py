@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from stages.base import Identity, Query, Vector, Vectors
 from stages.errors import ModelError
+from stages.lanes import Lanes, lanes_of
 from stages.model_files import Files
 from stages.torch_model import dtype_for, load_errors, load_failed, prepare_transformers, unit_rows
 from stages.weights import Weights
@@ -33,8 +36,9 @@ class TextModel:
     max_batch = MAX_BATCH
     outside_torch = False
 
-    def __init__(self, weights: Weights, identity: Identity) -> None:
+    def __init__(self, weights: Weights, identity: Identity, lanes: Lanes) -> None:
         self._weights = weights
+        self._lanes = lanes
         self.precision = weights.precision
         self.max_tokens: int = self._model.max_seq_length
         self.probe_length = self.max_tokens
@@ -42,8 +46,18 @@ class TextModel:
         self.info = identity.info("text", self.dimension)
 
     @classmethod
-    def load(cls, path: Path, identity: Identity, *, device: str = "cpu", dtype: str = "auto") -> Self:
+    def load(
+        cls,
+        path: Path,
+        identity: Identity,
+        *,
+        device: str = "cpu",
+        dtype: str = "auto",
+        lanes: Lanes | None = None,
+    ) -> Self:
         """Load from a local directory; nothing is ever fetched, and no code that comes with the model is run.
+
+        lanes: for batches; None: those of the device.
 
         Raises ModelError: model-load-failed when the files are damaged or need code of their own, model-wrong-kind when
         what it gives for text is not one vector a text.
@@ -55,7 +69,7 @@ class TextModel:
             files.check()
             return _load_module(path, dtype_for(dtype, device))
 
-        return cls(Weights(read, device), identity)
+        return cls(Weights(read, device), identity, lanes or lanes_of(device))
 
     def run(self, batch: Sequence[str | Query]) -> list[Vector]:
         """Documents, or queries → float32 [dimension] each, unit length."""
@@ -104,20 +118,24 @@ class TextModel:
         return self._weights.module
 
     def _unit_rows(self, encode: Any, texts: Sequence[str], prompt_names: tuple[str, ...]) -> Vectors:
-        """The batch as given, in one pass. The library is told that these are texts by giving it a list of str: it
-        guesses the kind of anything else from its shape.
+        """The batch as given, in one pass, or one in each lane: of texts of like length, for each is padded to the
+        longest beside it. The library is told that these are texts by giving it a list of str: it guesses the kind of
+        anything else from its shape.
 
         The prompt is chosen here: the library keeps an empty "document" beside a model's "passage", and takes it first.
         """
         prompts = (self._model.prompts.get(name) for name in prompt_names)
-        features = encode(
-            list(texts),
-            prompt=next((prompt for prompt in prompts if prompt), None),
-            batch_size=len(texts),
-            show_progress_bar=False,
-            convert_to_tensor=True,
-        )
-        return unit_rows(features, "models.text_dtype")
+        prompt = next((prompt for prompt in prompts if prompt), None)
+
+        def embed(part: Sequence[str]) -> Vectors:
+            features = encode(
+                list(part), prompt=prompt, batch_size=len(part), show_progress_bar=False, convert_to_tensor=True
+            )
+            return unit_rows(features, "models.text_dtype")
+
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        rows = self._lanes.run(embed, self._lanes.parts([texts[index] for index in order]))
+        return np.concatenate(rows)[np.argsort(order)]
 
 
 def _load_module(path: Path, dtype: "torch.dtype") -> Any:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stages.base import SpeechInput, Transcript
 from stages.guards import Doubt, Guards, Reading, Verdict
+from stages.lanes import Lanes
 from stages.options import SpeechOptions
 from stages.speech_model import SpeechModel
 from tests.conftest import TinyModels
@@ -145,7 +146,7 @@ def path(tiny_models: TinyModels) -> Path:
 
 @pytest.fixture(scope="module")
 def guarded(path: Path) -> SpeechModel:
-    return load(path, options=SpeechOptions(beam_size=2))
+    return load(path, options=SpeechOptions(beam_size=2), lanes=Lanes(1))  # the script is for one caller
 
 
 def text_of(transcript: Transcript) -> str:

@@ -12,6 +12,7 @@ import torch
 from stages.base import Identity, Pixels, Query
 from stages.errors import ModelError
 from stages.image_model import ImageModel, Preprocessing
+from stages.lanes import Lanes
 from stages.tiny import build_tiny
 from stages.torch_model import dtype_for, unit_rows
 from tests.conftest import TinyModels
@@ -191,6 +192,7 @@ def test_a_probe_runs_as_many_frames_as_asked(model: ImageModel, monkeypatch: py
         return features(pixel_values)
 
     monkeypatch.setattr(model, "_image_features", record)
+    monkeypatch.setattr(model, "_lanes", Lanes(1))
     model.probe(3)
     assert shapes == [(3, 3, 224, 224)]
 

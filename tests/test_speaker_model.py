@@ -15,6 +15,7 @@ import torch
 
 from stages.base import Identity, Pcm, Vectors
 from stages.errors import ModelError
+from stages.lanes import Lanes
 from stages.speaker_model import Architecture, SpeakerModel, build_network, prepare_speechbrain, read_architecture
 from stages.tiny_voice import Sizes, build_tiny_ecapa, hyperparams
 from tests.conftest import TinyModels
@@ -145,7 +146,7 @@ def test_what_the_budget_asks(model: SpeakerModel, path: Path) -> None:
 
 
 def test_a_probe_runs_windows_of_the_length_it_names(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = SpeakerModel.load(path, IDENTITY, probe_samples=16000)
+    model = SpeakerModel.load(path, IDENTITY, probe_samples=16000, lanes=Lanes(1))
     shapes: list[tuple[int, ...]] = []
     embed = model._embed
 

@@ -12,6 +12,7 @@ import pytest
 from stages.base import SpeechInput
 from stages.ctranslate2_model import Weights, choose_compute_type, split_device
 from stages.errors import ModelError
+from stages.lanes import Lanes
 from stages.model_files import Files
 from stages.options import SpeechOptions
 from stages.phrases import PHRASE_MAX_SECONDS
@@ -453,7 +454,7 @@ def test_a_probe_decodes_the_longest_text_in_every_window_and_aligns_one(
 def test_a_probe_decodes_in_the_way_that_takes_most(
     path: Path, monkeypatch: pytest.MonkeyPatch, options: SpeechOptions, temperature: float, beams: int
 ) -> None:
-    model = load(path, options=options)
+    model = load(path, options=options, lanes=Lanes(1))
     recorder = Recorder(model._whisper.model)
     monkeypatch.setattr(model._whisper, "model", recorder)
     model.probe(2)

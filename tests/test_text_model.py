@@ -12,6 +12,7 @@ import torch
 
 from stages.base import Identity, Query
 from stages.errors import ModelError
+from stages.lanes import Lanes
 from stages.registry import resolve
 from stages.text_model import LONGEST_TOKENS, TextModel, _checked_dimension, _load_module
 
@@ -143,6 +144,7 @@ def test_a_probe_runs_texts_as_long_as_the_model_takes(
         return encode(texts, **settings)
 
     monkeypatch.setattr(model._model, "encode_document", record)
+    monkeypatch.setattr(model, "_lanes", Lanes(1))
     model.probe(count)
     [texts] = batches
     assert len(texts) == count

@@ -8,6 +8,7 @@ import pytest
 
 from stages.base import Identity, Pcm, Transcript
 from stages.errors import ModelError
+from stages.lanes import Lanes
 from stages.options import SpeechOptions
 from stages.speech_model import SpeechModel
 
@@ -26,8 +27,8 @@ def sound(seconds: float, seed: int = 0) -> Pcm:
 
 def load(path: Path, **settings: Any) -> SpeechModel:
     """Untrained, it finds most of its text improbable: it decodes nothing again where no options say so."""
-    settings = {"dtype": "float32", "options": SpeechOptions(temperatures=(0.0,)), **settings}
-    return SpeechModel.load(path, IDENTITY, cpu_threads=1, **settings)
+    options = SpeechOptions(temperatures=(0.0,))
+    return SpeechModel.load(path, IDENTITY, **{"dtype": "float32", "options": options, "lanes": Lanes(2), **settings})
 
 
 def said(transcript: Transcript) -> list[tuple[str, tuple[Any, ...]]]:
