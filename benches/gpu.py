@@ -54,7 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--samplings", nargs="+", choices=SAMPLINGS, default=list(SAMPLINGS))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="of what is measured")
     parser.add_argument("--device", default="auto", help="auto, cuda:N, cpu or simulated (default: %(default)s)")
-    parser.add_argument("--decoders", type=int, help="processes of an ingest (default: one a core but one)")
+    parser.add_argument("--decoders", type=int, help="processes of an ingest (default: one for each core)")
     parser.add_argument("--minutes", type=float, default=9.0, help="what it may take in all (default: %(default)g)")
     parser.add_argument("--seconds", type=float, help=f"of each measured span (default: a {SPANS}th of --minutes)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of configs/")

@@ -130,8 +130,11 @@ class Config(Options, frozen=True):
 
     @property
     def decoder_processes(self) -> int:
-        """How many decoder processes to start."""
-        return self.decode.processes or max(1, (os.cpu_count() or 2) - 1)
+        """How many decoder processes to start: one for each core that this process may use, unless it is set.
+
+        Models and store need cores, too; but whoever has something to do then finds one, and what waits is bounded.
+        """
+        return self.decode.processes or len(os.sched_getaffinity(0))
 
 
 def load_config(

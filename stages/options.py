@@ -23,7 +23,7 @@ class DecodeOptions(Options, frozen=True):
     skip: Literal["auto", "none"] = "auto"  # auto: what no sample needs is not decoded
     skip_similar: Annotated[float, Meta(ge=0, le=255)] = 0.0  # frames that differ less are sent once; 0: all are sent
     span_seconds: Annotated[float, Meta(ge=1)] = 60.0  # opening a file is lost in it, and films spread
-    processes: Annotated[int, Meta(ge=0)] = 0  # 0: one for each core but one, at least one
+    processes: Annotated[int, Meta(ge=0)] = 0  # 0: one for each core
     threads: PositiveInt = 1  # codec threads in each decoder: processes scale better
     memory_gb: Annotated[float, Meta(ge=1)] | None = 16.0  # address space of a decoder; None: no limit
     cpu_minutes: Positive | None = 240.0  # of processor time for one task; None: no limit

@@ -1,5 +1,6 @@
 """Where settings come from, and what is said of wrong ones."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -84,5 +85,5 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 
 def test_there_is_always_a_decoder() -> None:
-    assert load_config().decoder_processes >= 1
+    assert load_config().decoder_processes == len(os.sched_getaffinity(0))
     assert load_config(settings=["decode.processes=3"]).decoder_processes == 3
