@@ -12,9 +12,8 @@ from pathlib import Path
 from benches.floor_work import Instant, Part, Pass, Recorder, answer, read_job
 from engine.config import Config, load_config
 from engine.worker import keep_heap_whole
-from stages.image_model import Preprocessing
 from stages.media import probe
-from stages.registry import OFF, resolve
+from stages.registry import OFF, frame_format
 from stages.spans import spans_of
 from stages.video import read_frames
 from stages.windows import SpeechWindow, read_speech_windows
@@ -37,7 +36,7 @@ class Tasks:
     def __init__(self, config: Config, recorder: Recorder) -> None:
         self._config = config
         self._recorder = recorder
-        self._format = frame_format(config)
+        self._format = frame_format(config.models)
         self._hears = (config.models.speech, config.models.voice) != (OFF, OFF)
 
     def of(self, medium: str) -> Iterator[Part]:
@@ -73,13 +72,6 @@ class Tasks:
                 count += 1
                 self._recorder.window(medium, (item.start_seconds, item.end_seconds), item.speech, item.pcm)
         return count
-
-
-def frame_format(config: Config) -> FrameFormat | None:
-    """Of the image model's own files; None where it is off."""
-    if config.models.image == OFF:
-        return None
-    return Preprocessing.read(resolve("image", config.models.image, Path(config.models.directory))).format
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ class Usage:
 
     seconds: float
     start_seconds: float = 0.0  # before it, until the models were loaded
+    decoded_at_start: int = 0  # items, in that time
     decode: float = 0.0  # the three parts of the decoders' time, all of them together
     credit: float = 0.0
     idle: float = 0.0

@@ -29,6 +29,7 @@ class Child:
     def __init__(self, spec: WorkerSpec, echo: bool = False) -> None:
         self.spec = spec
         self.ready = False
+        self.receiving = False  # the engine: it takes items, ready or not
         self._echo = echo
         self._partial = b""
         self.log_open = True  # closes with the child: its end of file is how a death wakes the supervisor

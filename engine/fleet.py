@@ -189,7 +189,7 @@ class Fleet:
                     if received.sender in {child.identity for child in group}:
                         patience.renew()
                     take(received)
-                if patience.is_over or (next_one is not None and (is_hopeless() or not next_one.is_alive)):
+                if patience.is_over or (next_one is not None and (is_hopeless() or not self._takes(next_one))):
                     self._give_up_on(group)
                 tick()
         self.consumer.process.join()
@@ -197,6 +197,10 @@ class Fleet:
             take(received)
         if is_there and self.consumer.process.exitcode != 0 and self.consumer.ready:
             raise self.consumer.failure()
+
+    def _takes(self, child: Child) -> bool:
+        """Whether what is sent to it will be worked off. An engine that still loads is ended itself."""
+        return child.is_alive and (child.ready or child is not self.engine)
 
     def _tell_to_drain(self, group: list[Child]) -> None:
         """A successor that is still starting holds nothing: it need not load its models to end."""

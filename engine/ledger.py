@@ -33,7 +33,7 @@ FOUND = 100  # videos that one beginning may mean
 # that decide what voices are called, and not which there are.
 HOW_NOT_WHAT = (
     "processes", "threads", "span_seconds", "max_pixels", "max_streams", "max_hours", "memory_gb", "cpu_minutes",
-    "network", "recycle_tasks",
+    "network", "recycle_tasks", "nice",
 )  # fmt: skip
 NAMES_NOT_VOICES = ("same_speaker", "enroll_min_seconds")
 

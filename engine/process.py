@@ -25,6 +25,7 @@ from engine.trace import trace_of
 from engine.trace_batches import BatchWatch
 from engine.trace_timesheet import Timesheet
 from engine.worker import WorkerSpec, connect_control, leave
+from stages.registry import frame_format
 from transport.messages import (
     Abort,
     ConsumerReplaced,
@@ -34,6 +35,7 @@ from transport.messages import (
     EngineStats,
     ModelStats,
     Ready,
+    Receiving,
     Suspect,
     ToEngineControl,
 )
@@ -50,6 +52,10 @@ class EngineProcess:
         self._control = connect_control(zmq.Context(), spec, ToEngineControl)  # its own context: see `leave`
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         config = spec.config
+        share_bytes = config.engine.host_mb * 1024 * 1024 // config.decoder_processes
+        self._ingress = Ingress(context, spec.endpoints.items, share_bytes)
+        self._ingress.start()  # decoders need not wait for the models
+        self._control.send(Receiving(frame_format=frame_format(config.models)))
         self._trace = trace_of(spec, self._control.send)
         self._trace.begin("load the models")
         self._trace.flush()
@@ -57,7 +63,6 @@ class EngineProcess:
         loaded = self._loader.load()
         self._runner = loaded.runner
         self._device = loaded.runner.device
-        share_bytes = config.engine.host_mb * 1024 * 1024 // config.decoder_processes
         tiers = (config.device.release_at, config.device.halve_at, config.device.stop_at)
         pressure = Pressure(self._runner.budget.total_bytes, tiers)
         self._engine = Engine(
@@ -70,7 +75,6 @@ class EngineProcess:
             condemned={_item_id(each.item): Failure(each.code, each.message) for each in spec.condemned},
             query_roles=loaded.query_roles,
         )
-        self._ingress = Ingress(context, spec.endpoints.items, share_bytes)
         self._egress = Egress(context, spec.endpoints.points, spec.identity)
         self._draining = False
         self._started_seconds, self._loading_cpu_seconds = time.monotonic(), time.process_time()
@@ -92,9 +96,9 @@ class EngineProcess:
 
     def run(self) -> None:
         """Step until told to drain, and nothing is left to do and nothing sent that is not durable."""
-        self._ingress.start()
         self._egress.start()
         self._control.send(self._ready)
+        self._report(at_once=True)  # from here on its time is counted
         while not (self._draining and self._is_idle()):
             if self._engine.is_accepting:
                 self._take_items(wait_seconds=0.0)

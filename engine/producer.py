@@ -48,7 +48,7 @@ from transport.messages import (
 from transport.sockets import Channel
 
 BEAT_SECONDS = 0.5  # how often a busy decoder says that it is alive
-STATS_SECONDS = 5.0  # and how large it is
+STATS_SECONDS = 1.0  # and how large it is, and what its time went into
 IDLE_SECONDS = 1.0  # how often one without a task says the latter: that it is alive, too
 # While the engine does not read, what was sent lies in our own memory, where ZeroMQ bounds messages and not bytes. So
 # much is 450 frames or 70 windows of 30 s: many batches of each model.

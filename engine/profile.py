@@ -57,7 +57,15 @@ def counters_of(peaks: Peaks) -> dict[str, float]:
     return counters
 
 
-def usage_of(rate: Rate, peaks: Peaks, *, seconds: float, device: str | None, start_seconds: float = 0.0) -> Usage:
+def usage_of(
+    rate: Rate,
+    peaks: Peaks,
+    *,
+    seconds: float,
+    device: str | None,
+    start_seconds: float = 0.0,
+    decoded_at_start: int = 0,
+) -> Usage:
     """What the stages did while their counters grew at these rates. seconds: how long that was."""
     config = peaks.config
     of_decoders = [rate(f"decoder {state}") for state in ("decode", "credit", "idle")]
@@ -67,6 +75,7 @@ def usage_of(rate: Rate, peaks: Peaks, *, seconds: float, device: str | None, st
     return Usage(
         seconds=seconds,
         start_seconds=start_seconds,
+        decoded_at_start=decoded_at_start,
         decode=decode,
         credit=credit,
         idle=idle,
@@ -153,6 +162,7 @@ def profile_of(usage: Usage, found: Verdict) -> dict[str, Any]:
     return {
         "seconds": round(usage.seconds, 3),
         "start_seconds": round(usage.start_seconds, 3),
+        "decoded_at_start": usage.decoded_at_start,
         "bottleneck": bottleneck_of(found),
         "stages": table_of(usage),
         "decoders": {name: round(getattr(usage, name), 4) for name in ("decode", "credit", "idle")},
@@ -163,7 +173,8 @@ def profile_of(usage: Usage, found: Verdict) -> dict[str, Any]:
 
 def lines_of(profile: dict[str, Any]) -> Iterator[str]:
     """The profile for people."""
-    yield f"profile of {profile['seconds']:.1f} s, after a start of {profile['start_seconds']:.1f} s"
+    begun = f", in which {count} items were decoded already" if (count := profile["decoded_at_start"]) else ""
+    yield f"profile of {profile['seconds']:.1f} s, after a start of {profile['start_seconds']:.1f} s{begun}"
     yield f"{'stage':10} {'rate':>17} {'limit':>17} {'share':>6}  queue"
     for row in profile["stages"]:
         limit = "-" if row["limit"] is None else f"{row['limit']:,.1f} {row['unit']}"
@@ -231,7 +242,7 @@ class Profile(Onlooker):
 
     def tick(self, board: Board | None, peaks: Peaks, rows: int) -> None:
         """Called several times a second."""
-        if board is not None and self._from is None:
+        if peaks.engine is not None and self._from is None:
             self._from = (self._clock(), counters_of(peaks))
         super().tick(board, peaks, rows)
 
@@ -245,7 +256,10 @@ class Profile(Onlooker):
             return max(after.get(name, 0.0) - before.get(name, 0.0), 0.0) / seconds if seconds > 0 else 0.0
 
         start_seconds = since - self._started_seconds
-        usage = usage_of(rate, peaks, seconds=seconds, device=device, start_seconds=start_seconds)
+        decoded = round(before.get("decoder items", 0.0))
+        usage = usage_of(
+            rate, peaks, seconds=seconds, device=device, start_seconds=start_seconds, decoded_at_start=decoded
+        )
         return profile_of(usage, verdict(usage, peaks.config))
 
 

@@ -19,6 +19,7 @@ from engine.tasks import Board
 from engine.videos import VideoJob
 from stages.registry import configured, identify, resolve
 from stages.store import VOICES
+from transport.messages import FrameFormat
 
 
 class Observer(Protocol):
@@ -90,6 +91,12 @@ class Records:
         elif reason is None and self._waiting_for is not None:
             self._observer.phase("the ledger is back")
         self._waiting_for = reason
+
+    def open_board(self, config: Config, frame_format: FrameFormat | None, retry_failed: bool) -> Board:
+        """A board whose task book is the ledger. retry_failed: who names files wishes them tried again."""
+        board = Board(config, frame_format, self.ledger.known_video, self.ledger.tasks, retry_failed)
+        self.archive.in_work = lambda: board.content_in_work
+        return board
 
     # --- files that need no work --------------------------------------------------------------------------------------
 

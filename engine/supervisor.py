@@ -15,7 +15,7 @@ from typing import Any
 
 import zmq
 
-from engine.children import signals_held
+from engine.children import Child, signals_held
 from engine.config import Config
 from engine.extension import Extension
 from engine.files import Found, shown
@@ -45,6 +45,7 @@ from transport.messages import (
     Probed,
     Progress,
     Ready,
+    Receiving,
     Searchable,
     TaskDurable,
     TaskFailed,
@@ -167,7 +168,7 @@ class Supervisor:
         more = not self._draining and self._feed(fleet, source)
         if self.board is not None:
             if self._draining:
-                self._stop_work(self.board)
+                self._stop_work(self.board, fleet.engine)
             else:
                 self._assign(fleet, guard, self.board)
             self.records.take_finished(self.board)
@@ -178,13 +179,13 @@ class Supervisor:
         idle = self._draining or not self._operations.has_work()
         return idle and not self._inbox and self.board.is_done if self.board is not None else self._draining
 
-    def _stop_work(self, board: Board) -> None:
-        """Give up what no decoder has. Called in each turn: a probe that was under way may have planned new tasks."""
+    def _stop_work(self, board: Board, engine: Child) -> None:
+        """Give up what nobody will finish. In each turn: a probe that was under way may have planned new tasks."""
         if self._next is not None and self._extension is None:
             board.add(self._next.path, shown(self._next.path), time.monotonic())  # it gets its row
         self._next = None
-        if self._store.is_long():
-            board.stop_all(time.monotonic())  # none of it can become durable now
+        if self._store.is_long() or not engine.ready:
+            board.stop_all(time.monotonic())  # none of it can become durable now, or not before models are loaded
         else:
             board.stop(time.monotonic())
 
@@ -205,7 +206,7 @@ class Supervisor:
         return self._next is not None or not source.is_over
 
     def _assign(self, fleet: Fleet, guard: Guard, board: Board) -> None:
-        if self.records.waiting_for is not None or not fleet.engine.ready or not fleet.engine.is_alive:
+        if self.records.waiting_for is not None or not fleet.engine.receiving or not fleet.engine.is_alive:
             return
         for decoder in fleet.decoders:
             if not guard.is_idle(decoder) or (guard.solo and board.in_flight()):
@@ -266,6 +267,9 @@ class Supervisor:
         match received.message:
             case Hello() if child is fleet.consumer:
                 fleet.consumer_is_there()
+            case Receiving(frame_format=frame_format) if child is fleet.engine:
+                child.receiving = True  # what is decoded while the models load waits in the engine
+                self.board = self.board or self.records.open_board(self._config, frame_format, self._extension is None)
             case Ready() as ready:
                 guard.ready(child)
                 self._say(ready.notes)
@@ -309,10 +313,6 @@ class Supervisor:
         """The engine is ready: the first one, or one that was started again."""
         self.recovery.welcome(ready)
         fleet.engine_is_ready(ready)
-        if self.board is None:
-            again, known = self._extension is None, self.records.ledger  # who names files wishes them tried again
-            self.board = board = Board(self._config, ready.frame_format, known.known_video, known.tasks, again)
-            self.records.archive.in_work = lambda: board.content_in_work
         count = self._config.decoder_processes
         untrained = ", ".join(info.role for info in ready.models if info.untrained)
         note = f" (UNTRAINED: {untrained})" if untrained else ""

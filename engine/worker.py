@@ -130,6 +130,7 @@ def child_main(encoded_spec: bytes, parent: Connection, log: Connection) -> None
     if spec.role == "engine" and spec.config.device.memory_gb is None:
         keep_freed_memory()
     if spec.role == "decoder":
+        os.nice(spec.config.decode.nice)
         confine(spec.config.decode)  # before the first thread, and before the imports of the role
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True, name="parent-watch").start()
     try:

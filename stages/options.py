@@ -25,6 +25,7 @@ class DecodeOptions(Options, frozen=True):
     span_seconds: Annotated[float, Meta(ge=1)] = 60.0  # opening a file is lost in it, and films spread
     processes: Annotated[int, Meta(ge=0)] = 0  # 0: one for each core
     threads: PositiveInt = 1  # codec threads in each decoder: processes scale better
+    nice: Annotated[int, Meta(ge=0, le=19)] = 10  # engine and store go first where cores are short
     memory_gb: Annotated[float, Meta(ge=1)] | None = 16.0  # address space of a decoder; None: no limit
     cpu_minutes: Positive | None = 240.0  # of processor time for one task; None: no limit
     recycle_tasks: PositiveInt | None = 2000  # then a decoder is replaced: libraries leak, some kB a file; None: never

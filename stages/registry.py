@@ -17,6 +17,7 @@ from stages.errors import ModelError
 from stages.lanes import Lanes
 from stages.model_files import check_kind, is_untrained, revision, size_bytes
 from stages.options import ModelOptions, SpeechOptions, VoiceOptions
+from transport.messages import FrameFormat
 
 if TYPE_CHECKING:
     from stages.image_model import Towers
@@ -114,6 +115,15 @@ def load(
 
             samples = round((voice or VoiceOptions()).window_seconds * SAMPLE_RATE)
             return SpeakerModel.load(path, identity, device=device, probe_samples=samples, lanes=lanes)
+
+
+def frame_format(options: ModelOptions) -> FrameFormat | None:
+    """What the image model takes, by its files alone; None when it is off. Raises ModelError as `load` does."""
+    if options.image == OFF:
+        return None
+    from stages.image_model import Preprocessing
+
+    return Preprocessing.read(resolve("image", options.image, Path(options.directory))).format
 
 
 def list_models(options: ModelOptions) -> list[ModelRow]:

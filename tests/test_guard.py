@@ -32,6 +32,7 @@ class Child:
         self.identity = f"{role}-{index}.{generation}".encode()
         self.name = f"decoder {index}" if role == "decoder" else role
         self.ready = False
+        self.receiving = False
         self.hangs = False  # in the system: SIGKILL has to wait
         self.closed = False
         self.process = SimpleNamespace(exitcode=None, pid=generation)

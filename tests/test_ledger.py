@@ -127,7 +127,10 @@ def test_a_video_is_repathed_for_all_settings(ledger: Ledger) -> None:
 def test_what_decides_the_points_is_in_the_fingerprint_and_speed_is_not() -> None:
     base = fingerprint(Config(), LABELS)
     assert fingerprint(Config(), list(reversed(LABELS))) == base
-    assert fingerprint(load_config(settings=["decode.processes=7", "decode.span_seconds=9"]), LABELS) == base
+    assert (
+        fingerprint(load_config(settings=["decode.processes=7", "decode.nice=0", "decode.span_seconds=9"]), LABELS)
+        == base
+    )
     for setting in ("decode.recycle_tasks=3", "voice.same_speaker=0.5", "voice.enroll_min_seconds=9"):
         assert fingerprint(load_config(settings=[setting]), LABELS) == base
     assert fingerprint(load_config(settings=["decode.fps=2"]), LABELS) != base

@@ -35,6 +35,7 @@ from transport.messages import (
     Message,
     QueryVectors,
     Ready,
+    Receiving,
     TaskEnd,
     TaskKey,
     TaskResult,
@@ -184,6 +185,7 @@ def test_an_engine_that_lost_its_device_asks_it_for_nothing_more(
         raise EngineLostError(DEVICE_LOST, "illegal memory access", ())
 
     monkeypatch.setattr("engine.process.leave", leave)
+    monkeypatch.setattr("engine.process.Ingress.start", lambda self: None)  # nobody sends it anything
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with run_directory(str(tmp_path_short)) as directory:
         spec = spec_in(directory, tiny_models, tmp_path_short, "device.name=simulated")
@@ -193,12 +195,12 @@ def test_an_engine_that_lost_its_device_asks_it_for_nothing_more(
         monkeypatch.setattr(process._engine, "step", step)
         with pytest.raises(LeftError):
             process._step()
-        kinds = [type(received.message) for _ in range(3) if (received := control.receive(ENOUGH_MS)) is not None]
+        kinds = [type(received.message) for _ in range(4) if (received := control.receive(ENOUGH_MS)) is not None]
         for socket in (process._control.socket, process._ingress._channel.socket):
             socket.context.destroy(linger=0)
         context.destroy(linger=0)
     assert [type(words) for words in said] == [EngineLost]
-    assert kinds == [Hello, EngineStats, EngineStats]
+    assert kinds == [Hello, Receiving, EngineStats, EngineStats]
 
 
 def test_with_searches_off_no_query_is_answered_with_vectors(tiny_models: TinyModels, tmp_path_short: Path) -> None:

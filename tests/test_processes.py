@@ -89,16 +89,15 @@ def test_what_a_killed_decoder_had_sent_and_nobody_received_is_done_again(
 ) -> None:
     """The engine stands still, so whole tasks lie in the decoder's own socket when it is killed."""
     settings = settings_for(tiny_models, tmp_path, *SLOW, "engine.host_mb=64")
-    steps = ["stop"]
+    stopped = False
 
     def meddle(supervisor: Supervisor) -> bool:
-        fleet = supervisor.fleet
-        if fleet is None or not is_up(supervisor):
-            return False
-        if steps == ["stop"]:
+        nonlocal stopped
+        fleet, sent = supervisor.fleet, max(map(len, sent_whole(supervisor)), default=0)
+        if fleet is not None and sent and not stopped:  # it has credit, and tasks left
             os.kill(fleet.engine.process.pid or 0, signal.SIGSTOP)
-            steps.append("kill")
-        elif any(len(keys) > 1 for keys in sent_whole(supervisor)):
+            stopped = True
+        elif fleet is not None and sent > 1:
             fleet.decoders[0].kill()
             os.kill(fleet.engine.process.pid or 0, signal.SIGCONT)
             return True
@@ -232,6 +231,56 @@ def test_a_killed_engine_is_started_again_and_nothing_is_lost(
     assert second == first
     assert (draining, end.partition("; ")[0]) == ("draining", "engine was killed by SIGKILL")
     assert end.endswith("all was stored before")
+
+
+def is_ahead(supervisor: Supervisor) -> bool:
+    """Whether a task was decoded whole, and the models are still loading."""
+    return supervisor.fleet is not None and any(sent_whole(supervisor)) and not supervisor.fleet.engine.ready
+
+
+def test_decoders_do_not_wait_for_the_models(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+    meddler = Meddler(is_ahead)
+    report = run_supervisor([sample_video], settings, meddler)
+    assert meddler.done
+    assert [row["status"] for row in report["videos"]] == ["indexed"]
+    assert_same_points(stored_points(settings), undisturbed)
+
+
+def test_an_engine_that_dies_while_it_loads_is_replaced_and_what_was_sent_to_it_is_done_again(
+    sample_video: Path, tiny_models: Any, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+
+    def kill(supervisor: Supervisor) -> bool:
+        found = is_ahead(supervisor)
+        if found and supervisor.fleet is not None:
+            supervisor.fleet.engine.kill()
+        return found
+
+    meddler = Meddler(kill)
+    report = run_supervisor([sample_video], settings, meddler)
+    assert meddler.done
+    assert [row["status"] for row in report["videos"]] == ["indexed"]
+    assert report["totals"]["engine_restarts"] == 1
+    assert_same_points(stored_points(settings), undisturbed)
+
+
+def test_draining_while_the_models_load_waits_for_nothing(sample_video: Path, tiny_models: Any, tmp_path: Path) -> None:
+    settings = settings_for(tiny_models, tmp_path, *SLOW)
+
+    def drain(supervisor: Supervisor) -> bool:
+        supervisor._draining = is_ahead(supervisor)
+        return supervisor._draining
+
+    meddler = Meddler(drain)
+    (row,) = run_supervisor([sample_video], settings, meddler)["videos"]
+    assert meddler.done
+    assert (row["status"], row["error"]["code"]) == ("failed", "interrupted")
+    assert "draining" in meddler.phases
+    assert not [phase for phase in meddler.phases if phase.startswith("indexing on")]
 
 
 def test_an_engine_that_is_lost_twice_hands_on_what_it_was_lost_in(
@@ -398,7 +447,7 @@ def test_draining_gives_up_a_long_sound_track_wherever_it_is(tiny_models: Any, t
     settings = settings_for(tiny_models, tmp_path)
 
     def drain_in_the_middle(supervisor: Supervisor) -> bool:
-        jobs = list(supervisor.board.jobs.values()) if supervisor.board else []
+        jobs = list(supervisor.board.jobs.values()) if supervisor.board and is_up(supervisor) else []
         supervisor._draining = any(job.done_seconds > 0 for job in jobs)
         return supervisor._draining
 

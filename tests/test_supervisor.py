@@ -31,6 +31,7 @@ from transport.messages import (
     Probe,
     Probed,
     Ready,
+    Receiving,
     RecordVideo,
     Remove,
     Repath,
@@ -96,6 +97,7 @@ class Played:
         run, fleet = self.supervisor, self.fleet
         run.fleet = fleet  # type: ignore[assignment]
         run.guard = Guard(run._config, fleet, run.recovery, run._take, run._tell, endless=True)  # type: ignore[arg-type]
+        self.says(fleet.engine, Receiving(frame_format=FORMAT))
         for child in fleet.children:
             self.says(child, Ready(role=child.spec.role, index=0, frame_format=FORMAT, device="cpu"))
         self.turn()

@@ -3,7 +3,7 @@
 Who says what to whom:
 
     supervisor ──Probe, DecodeFrames, DecodeAudio, Prepare, Abort, Drain──► decoder, engine, consumer
-    decoder, engine, consumer ──Hello, Ready, Probed, Progress, Decoded, TaskFailed, EngineLost, …──► supervisor
+    decoder, engine, consumer ──Hello, Receiving, Ready, Probed, Progress, Decoded, TaskFailed, …──► supervisor
     decoder ──Join, TaskStart, Frame, Speech, Caption, Checkpoint, TaskEnd──► engine ──Grant──► decoder
     engine ──Join, Points, TaskResult──► consumer ──Grant──► engine
     consumer ──TaskDurable──► supervisor ──Committed──► consumer
@@ -49,6 +49,7 @@ from transport.reports import (
     Progress,
     QueryVectors,
     Ready,
+    Receiving,
     Searchable,
     SpeakersDone,
     StoreHits,
@@ -131,6 +132,7 @@ __all__ = [
     "Progress",
     "QueryVectors",
     "Ready",
+    "Receiving",
     "RecordVideo",
     "Remove",
     "Repath",
@@ -171,6 +173,7 @@ ToConsumerControl = (
 ToSupervisor = (
     Hello
     | Ready
+    | Receiving
     | Probed
     | Progress
     | Decoded

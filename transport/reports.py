@@ -16,6 +16,12 @@ class Hello(Message, frozen=True):
     pid: int
 
 
+class Receiving(Message, frozen=True):
+    """The engine takes items from now on, as far as their credit goes; it works them off when its models are loaded."""
+
+    frame_format: FrameFormat | None  # what the image model takes; None when it is off
+
+
 class Ready(Message, frozen=True):
     """A child can take work. The engine adds what its models are."""
 
