@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from engine.writer_items import Item, results_of
 
 COMMIT_POINTS = 4096  # a flush of so many costs each a tenth of what writing it does
-COMMIT_SECONDS = 0.2  # at least so long between two that are not full: what trickles in costs five flushes a second
+# A flush costs some milliseconds for each collection, however little it is for. In a steady stream so long is between
+# two; when the stream pauses somebody may be waiting for it, and it comes after a moment.
+COMMIT_SECONDS = 1.0
+PAUSE_SECONDS = 0.1
+LEAST_SECONDS = 0.2  # between two: what trickles in costs five flushes a second at most
 
 
 class Group:
@@ -22,7 +26,7 @@ class Group:
         self._bytes = 0
         self.points = 0
         self.results = 0
-        self._committed_seconds = -math.inf
+        self._committed_seconds = self._added_seconds = -math.inf
 
     def __len__(self) -> int:
         return len(self._items)
@@ -30,8 +34,9 @@ class Group:
     def __iter__(self) -> Iterator[Item]:
         return iter(self._items)
 
-    def add(self, batch: list[Item]) -> None:
+    def add(self, batch: list[Item], now_seconds: float) -> None:
         """These were written."""
+        self._added_seconds = now_seconds
         self._items += batch
         self.points += sum(item.points for item in batch)
         self.results += len(results_of(batch))
@@ -46,7 +51,10 @@ class Group:
         """How long to wait for more before it is committed; for ever when it is empty."""
         if not self._items:
             return math.inf
-        return 0.0 if self.is_full else max(0.0, self._committed_seconds + COMMIT_SECONDS - now_seconds)
+        if self.is_full:
+            return 0.0
+        paused = max(self._added_seconds + PAUSE_SECONDS, self._committed_seconds + LEAST_SECONDS)
+        return max(0.0, min(paused, self._committed_seconds + COMMIT_SECONDS) - now_seconds)
 
     def take(self) -> list[Item]:
         """All of it, to be written once more: it could not be made durable."""

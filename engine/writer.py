@@ -226,7 +226,7 @@ class Writer:
         if not self._attempt(write_all, chain(self._group, batch)):
             self._take_back()
             return False
-        self._group.add(batch)
+        self._group.add(batch, self._clock())
         return True
 
     def _attempt(self, action: Callable[[Store], None], items: Iterable[Item]) -> bool:

@@ -1,14 +1,13 @@
 """The embedded store: Qdrant Edge, one shard a collection, in this process.
 
-Edge holds the GIL while it searches, scrolls, flushes and optimizes, so the store lives in a process of its own. It
-does without while it updates: one batch is put by a thread while the next is converted, which takes as long.
+Edge holds the GIL in all that it does, updates included, so the store lives in a process of its own, and a thread that
+converts one batch while another is put would only wait.
 """
 
 import logging
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,6 @@ class LocalStore:
         self._open: dict[str, Shard] = {}
         self._opening = threading.Lock()
         self._unflushed: set[str] = set()  # collections
-        self._putter = ThreadPoolExecutor(1, "store-put")  # its thread is made when it is first needed
-        self._put: Future[None] | None = None  # that may be under way; what it fails with is for `put` and `flush`
 
     # --- schema ---
 
@@ -96,36 +93,23 @@ class LocalStore:
     # --- writing ---
 
     def upsert(self, collection: str, points: Sequence[StoredPoint]) -> None:
-        found = self._writable(collection)
-        self._update(found, self._upsertion(found, collection, points))
+        self.put(collection, points)
         self._flush(collection)
 
     def put(self, collection: str, points: Sequence[StoredPoint]) -> None:
-        found = self._writable(collection, waits=False)
-        operation = self._upsertion(found, collection, points)
-        self._finish_put()
-        self._unflushed.add(collection)
-        self._put = self._putter.submit(self._update, found, operation)
-
-    def flush(self) -> None:
-        self._finish_put()
-        for collection in sorted(self._unflushed):
-            self._flush(collection)
-
-    def _upsertion(self, found: Shard, collection: str, points: Sequence[StoredPoint]) -> edge.UpdateOperation:
+        found = self._writable(collection)
         check_vectors(collection, points)
         self._directory.check_room(len(points) * sum(found.sizes.values()) * _BYTES_A_DIMENSION)
-        return edge.UpdateOperation.upsert_points([to_edge(point, found.sparse) for point in points])
+        self._unflushed.add(collection)
+        self._update(found, edge.UpdateOperation.upsert_points([to_edge(point, found.sparse) for point in points]))
+
+    def flush(self) -> None:
+        for collection in sorted(self._unflushed):
+            self._flush(collection)
 
     def _update(self, found: Shard, operation: edge.UpdateOperation) -> None:
         with edge_errors(found.path):
             found.edge.update(operation)
-
-    def _finish_put(self) -> None:
-        """Wait for what is put by the thread. Raises what it failed with, once."""
-        under_way, self._put = self._put, None
-        if under_way is not None:
-            under_way.result()
 
     def _flush(self, collection: str) -> None:
         self._unflushed.discard(collection)  # before: what another thread puts meanwhile must be marked after it
@@ -226,7 +210,6 @@ class LocalStore:
             return found.edge.count(edge.CountRequest(exact=True, filter=to_condition(filter)))
 
     def close(self) -> None:
-        self._putter.shutdown()
         with self._opening:
             while self._open:
                 _, found = self._open.popitem()
@@ -241,20 +224,18 @@ class LocalStore:
     def _has(self, collection: str) -> bool:
         return self._path(collection).is_dir()
 
-    def _find(self, collection: str, waits: bool = True) -> Shard | None:
-        """Opened if need be; without waiting, a batch may be on its way into it."""
-        if waits and self._put is not None:
-            wait([self._put])
+    def _find(self, collection: str) -> Shard | None:
+        """Opened if need be."""
         with self._opening:
             if collection not in self._open and self._has(collection):
                 self._directory.check_room_to_open()
                 self._open[collection] = load_shard(self._path(collection))
             return self._open.get(collection)
 
-    def _writable(self, collection: str, waits: bool = True) -> Shard:
+    def _writable(self, collection: str) -> Shard:
         if self._read_only:
             raise StoreError("store-read-only", f"the store in {self._directory.path} was opened for reading only")
-        found = self._find(collection, waits)
+        found = self._find(collection)
         if found is None:
             raise StoreError("store-schema", f"there is no collection {self._path(collection)}: it was never made")
         return found

@@ -154,20 +154,16 @@ def test_a_killed_owner_holds_nothing(filled: Path) -> None:
     store.close()
 
 
-# --- a batch on its way ---------------------------------------------------------------------------------------------
-
-
-def test_a_batch_that_fails_on_its_way_is_told_to_the_writer_and_to_nobody_else(filled: Path) -> None:
+def test_a_batch_that_fails_is_told_to_the_writer_and_to_nobody_else(filled: Path) -> None:
     store = LocalStore(filled, "sluice")
     wrong = dataclasses.replace(frames(4)[3], vectors={"image": vectors(1, 5)[0]})
-    store.put("frames", [wrong])
+    with pytest.raises(StoreError) as error:
+        store.put("frames", [wrong])
+    assert code_of(error) == "vector-size"
     assert store.count("frames") == 3
     store.upsert("frames", frames(5)[4:])
     store.set_payload("frames", Filter(video_id="v1"), {"path": "/new"})
     store.delete("frames", Filter(ids=(frames(1)[0].id,)))
-    with pytest.raises(StoreError) as error:
-        store.flush()
-    assert code_of(error) == "vector-size"
     store.flush()
     assert store.count("frames") == 3
     store.close()

@@ -329,12 +329,15 @@ def test_many_writes_share_a_flush(rig: Rig) -> None:
     assert len(rig.store.upserts) == 10
 
 
-def test_what_trickles_in_is_flushed_only_so_often(rig: Rig) -> None:
+@pytest.mark.parametrize(("every_seconds", "least", "most"), [(0.05, 2, 3), (0.15, 20, 32)])
+def test_what_trickles_in_is_flushed_only_so_often(rig: Rig, every_seconds: float, least: int, most: int) -> None:
+    """A steady stream once a second; where there are pauses, in them."""
     rig.turn()
-    for number in range(40):  # one in each twentieth of a second
+    for number in range(40):
         rig.points("v", number)
-        rig.turn(0.05)
-    assert 5 <= rig.store.flushes <= 12
+        for _ in range(3):
+            rig.turn(every_seconds / 3)
+    assert least <= rig.store.flushes <= most
     rig.finish()
     assert rig.kept == []
 
