@@ -59,6 +59,31 @@ def what_binds(floor: Floor) -> str:
     return max(all_bounds, key=lambda name: all_bounds[name])
 
 
+def left_over(floor: Floor, decoded_seconds: float) -> Floor:
+    """What is left to do when so much of decoding, in seconds of processor time, is done already, and no model has run.
+
+    Which tasks are left is not known, nor how far each is: the longest chain is no bound of it.
+    """
+    left = max(0.0, floor.decode_cpu_seconds - decoded_seconds)
+    return Floor(_evenly(left, len(floor.tasks)), floor.model_cpu_seconds, floor.models_alone_seconds, floor.cores)
+
+
+def _evenly(seconds: float, count: int) -> tuple[Task, ...]:
+    return (Task(seconds / count),) * count if count else ()
+
+
+def started_bounds(floor: Floor, start_cpu_seconds: float, loading_seconds: float) -> dict[str, float]:
+    """As `bounds`, from the start of the run on. start_cpu_seconds: what a run costs whatever is in it, of all cores;
+    loading_seconds: until a model can run, however many cores there are.
+    """
+    work = bounds(floor)
+    return {
+        "all cores busy": work["all cores busy"] + start_cpu_seconds / floor.cores,
+        "longest chain": work["longest chain"],
+        "loading, then models alone": loading_seconds + work["models alone"],
+    }
+
+
 def together(floors: Sequence[Floor]) -> Floor:
     """The same work and some more, on the same cores: one after the other or side by side is all one to a bound.
 

@@ -30,6 +30,7 @@ from engine.host_memory import high_water_bytes, restart_peak
 from stages import registry
 from stages.base import ROLES, Model, Pcm, Pixels, Role, SpeechInput
 from stages.image_model import ImageModel
+from stages.lanes import Lanes
 from stages.options import ModelOptions, SpeechOptions, VoiceOptions
 from stages.registry import SAMPLE_RATE
 
@@ -140,15 +141,20 @@ def items_for(role: Role, model: Model) -> Sequence[Any]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which models, how often, how long."""
-    add_models(parser)
-    for role in ROLES:
-        parser.add_argument(f"--{role}", metavar="MODEL", help=f"as models.{role} (default: a small one)")
-    parser.add_argument("--roles", nargs="+", choices=ROLES, default=list(ROLES), help="default: all")
+    add_subjects(parser)
     parser.add_argument("--device", default="cpu", help="torch's name (default: %(default)s)")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), metavar="N")
     parser.add_argument("--speech-batches", type=int, nargs="+", default=list(SPEECH_BATCHES), metavar="N")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=0.2, help="of a batch size in a round (default: %(default)s)")
+
+
+def add_subjects(parser: argparse.ArgumentParser) -> None:
+    """Which models, for `subject`."""
+    add_models(parser)
+    for role in ROLES:
+        parser.add_argument(f"--{role}", metavar="MODEL", help=f"as models.{role} (default: a small one)")
+    parser.add_argument("--roles", nargs="+", choices=ROLES, default=list(ROLES), help="default: all")
 
 
 def measure(arguments: argparse.Namespace) -> Findings:
@@ -165,13 +171,13 @@ def measure(arguments: argparse.Namespace) -> Findings:
     return findings(trials, costs, works, best_roof(costs.pop(ROOF)))
 
 
-def subject(role: Role, arguments: argparse.Namespace) -> Subject:
-    """Load a model, and make its items. Raises ModelError."""
+def subject(role: Role, arguments: argparse.Namespace, lanes: Lanes | None = None) -> Subject:
+    """Load a model, and make its items. lanes: as `registry.load` takes them. Raises ModelError."""
     named: str | None = getattr(arguments, role)
     if named is None and role in FAMILIES:
         named = str(tiny_models(arguments, [FAMILIES[role]])[FAMILIES[role]])
     options = ModelOptions() if named is None else msgspec.structs.replace(ModelOptions(), **{role: named})
-    model = registry.load(role, options, SpeechOptions(temperatures=(0.0,)), arguments.device)
+    model = registry.load(role, options, SpeechOptions(temperatures=(0.0,)), arguments.device, lanes=lanes)
     return Subject(role, model, items_for(role, model))
 
 

@@ -21,6 +21,7 @@ BENCHES: dict[str, str] = {
     "transport": "benches.transport",
     "store": "benches.store",
     "models": "benches.models",
+    "lanes": "benches.lanes",
     "scheduler": "benches.scheduler_sim",
     "whole": "benches.whole",
     "scaling": "benches.floor_scaling",

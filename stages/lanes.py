@@ -33,11 +33,14 @@ def in_turn() -> Iterator[None]:
 class Lanes:
     """So many threads, of which the caller's is one. One thread calls it."""
 
-    def __init__(self, count: int) -> None:
-        """count: of lanes. With one, the caller does everything, and torch's threads are left as they are."""
+    def __init__(self, count: int, cores: int = 0) -> None:
+        """count: of lanes. With one, the caller does everything, and torch's threads are left as they are. cores: that
+        they share, where these are more.
+        """
         if count < 1:
             raise ValueError(f"{count} lanes do nothing")
         self.count = count
+        self.cores = max(count, cores)
         self._pool = ThreadPoolExecutor(count - 1, thread_name_prefix="lane") if count > 1 else None
 
     def parts(self, items: Sequence[ItemT]) -> list[Sequence[ItemT]]:
@@ -56,7 +59,7 @@ class Lanes:
             return [work(part) for part in parts]
         if len(parts) > self.count:
             raise ValueError(f"{len(parts)} parts for {self.count} lanes")
-        threads = self.count // max(1, len(parts))
+        threads = self.cores // max(1, len(parts))
 
         def one(part: ItemT) -> ResultT:
             _give_torch(threads)

@@ -127,7 +127,7 @@ class SpeechModel:
                 device=kind,
                 device_index=index,
                 compute_type=compute_type,
-                cpu_threads=lanes.count // workers,
+                cpu_threads=lanes.cores // workers,
                 num_workers=workers,
                 local_files_only=True,
             )

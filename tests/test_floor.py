@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benches.floor import Floor, Task, best_wall_seconds, bounds, together, what_binds
+from benches.floor import Floor, Task, best_wall_seconds, bounds, left_over, started_bounds, together, what_binds
 
 seconds = st.floats(0.0, 1000.0)
 tasks = st.lists(st.builds(Task, seconds, seconds), max_size=20).map(tuple)
@@ -65,6 +65,25 @@ def test_two_works_take_no_longer_together_than_one_after_the_other(
     both = best_wall_seconds(together([one, other]))
     assert max(best_wall_seconds(one), best_wall_seconds(other)) <= both + 1e-6
     assert both <= best_wall_seconds(one) + best_wall_seconds(other) + 1e-6
+
+
+@given(floors, seconds)
+def test_what_is_left_is_less_the_more_is_done_and_never_less_than_the_models(floor: Floor, done: float) -> None:
+    left, less = left_over(floor, done), left_over(floor, done + 1.0)
+    assert left.decode_cpu_seconds == pytest.approx(max(0.0, floor.decode_cpu_seconds - done), abs=1e-6)
+    assert best_wall_seconds(left) <= best_wall_seconds(floor) + 1e-6
+    assert best_wall_seconds(less) <= best_wall_seconds(left) + 1e-6
+    assert best_wall_seconds(left) >= max(floor.models_alone_seconds, floor.model_cpu_seconds / floor.cores)
+
+
+@given(floors, seconds, st.floats(0.0, 1.0))
+def test_a_start_takes_its_time_and_work_beside_it_hides_no_more_than_its_cores(
+    floor: Floor, start: float, share: float
+) -> None:
+    """Loading is one chain, whose processor time is part of what the start takes of all cores."""
+    best = max(started_bounds(floor, start, share * start).values())
+    assert best >= best_wall_seconds(floor)
+    assert best <= best_wall_seconds(floor) + start + 1e-6, "one after the other is a schedule that can be done"
 
 
 def test_one_core_does_everything_itself() -> None:

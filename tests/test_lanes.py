@@ -105,6 +105,7 @@ def test_each_lane_has_its_share_of_torchs_threads() -> None:
     caller.start()
     caller.join()
     assert found == [[[1, 1, 1, 1], [2, 2], [4], [1, 1, 1]]]
+    assert Lanes(2, cores=8).run(threads, [0, 1]) == [4, 4]
 
 
 def test_one_lane_for_a_gpu_and_one_for_each_core_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
