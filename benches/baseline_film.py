@@ -1,7 +1,8 @@
 """A film of two hours through Sluice and through the way of the systems before it, which keep all of it in memory.
 
 At one frame a second of full size such a film takes 5 GB in 360 lines, and 45 GB in 1080; what takes more than
---limit-gb is killed, as the kernel kills where memory ends. The film is copies of one video, joined by stream copy.
+--limit-gb is killed, as the kernel kills where memory ends. The film is copies of one video, joined by stream copy: of
+one of that height, in which perhaps nobody speaks, or with --spoken of one in which people do, first brought to it.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from benches.baseline_tables import MB, memory_chart, peaks_table
 from benches.baselines import add_setup, setup_of
 from benches.corpus import media_seconds
 from benches.corpus_sources import MEDIA, looked_at
-from benches.mixed import long_film
+from benches.mixed import long_film, spoken_film
 from benches.options import add_models
 from benches.report import Cell, Findings, Ratio, Table
 from stages.store import FRAMES
@@ -30,6 +31,9 @@ Films = Mapping[int, Mapping[str, Run]]  # by height, by system
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, default=2.0, help="(default: %(default)s)")
     parser.add_argument("--height", type=int, nargs="+", default=[360, 1080], metavar="LINES", help="of the pictures")
+    parser.add_argument(
+        "--spoken", action="store_true", help="of the longest video with sound, encoded for that height"
+    )
     parser.add_argument("--limit-gb", type=float, default=16.0, help="of 10^9 bytes (default: %(default)s)")
     parser.add_argument("--media", type=Path, default=MEDIA, metavar="DIR", help="videos to make it of")
     add_setup(parser)
@@ -44,7 +48,8 @@ def measure(arguments: argparse.Namespace) -> Findings:
     for wanted in arguments.height:
         with tempfile.TemporaryDirectory(prefix="sluice-film-") as name:
             directory = Path(name)
-            film = long_film(directory / "media", arguments.hours, arguments.media, wanted)
+            make = spoken_film if arguments.spoken else long_film
+            film = make(directory / "media", arguments.hours, arguments.media, wanted)
             height = looked_at(film).height
             seconds[height] = media_seconds(film)
             films[height] = {}

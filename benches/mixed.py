@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benches.corpus import SEED, media_seconds, repeated
-from benches.corpus_sources import MEDIA, Source, sources
+from benches.corpus_sources import MEDIA, Recipe, Source, encoded, sources
 
 LONGEST_SECONDS = 7200.0
 SHORTEST_SECONDS = 20.0
@@ -121,6 +121,20 @@ def long_film(directory: Path, hours: float, media: Path | None = MEDIA, height:
         source = film_source(given)
         name = f"film-{source.video}-{source.height}p-{hours:g}h{source.path.suffix}"
         return repeated(source.path, directory / name, hours * 3600)
+
+
+def spoken_film(directory: Path, hours: float, media: Path | None, height: int) -> Path:
+    """As `long_film`, of the longest video with sound, encoded anew with so many lines, a wide picture.
+
+    Raises MediaError as `sources` does.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as drawn:
+        source = film_source(sources(media, Path(drawn)))
+        size = (round(height * 8 / 9) * 2, height)
+        recipe = Recipe(f"spoken-{height}p.mp4", "libx264", {"preset": "ultrafast"}, size, "aac")
+        scaled = encoded(source.path, Path(drawn) / recipe.name, recipe)
+        return repeated(scaled, directory / f"film-spoken-{height}p-{hours:g}h.mp4", hours * 3600)
 
 
 def main(argv: Sequence[str]) -> int:

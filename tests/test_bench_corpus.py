@@ -22,6 +22,7 @@ from benches.mixed import (
     main,
     mixed_corpus,
     plan,
+    spoken_film,
     varied,
 )
 from stages.errors import MediaError
@@ -147,6 +148,16 @@ def test_a_film_is_as_long_as_asked(media: Path, tmp_path: Path) -> None:
     film = long_film(tmp_path, 0.02, media)
     assert media_seconds(film) == pytest.approx(72, abs=0.3)
     assert looked_at(film).audio == "aac"
+
+
+def test_a_spoken_film_has_the_height_that_is_asked_for_and_the_sound_of_its_source(
+    media: Path, tmp_path: Path
+) -> None:
+    film = spoken_film(tmp_path, 0.005, media, 90)
+    assert (looked_at(film).height, looked_at(film).audio) == (90, "aac")
+    assert media_seconds(film) == pytest.approx(18.0, abs=0.2)
+    with av.open(str(film)) as container:
+        assert container.streams.video[0].width == 160
 
 
 def test_the_command_tells_what_it_made(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
