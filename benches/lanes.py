@@ -29,8 +29,8 @@ Costs = Mapping[str, Sequence[Cost]]  # by way
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which models, how often, how long."""
     add_subjects(parser)
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of a way in a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=0.3, help="of a way in a round (default: %(default)s)")
 
 
 def measure(arguments: argparse.Namespace) -> Findings:

@@ -53,11 +53,13 @@ class Continuity:
 
     def pause(self, time_us: int, duration_us: int) -> int | None:
         """Take a packet's time; where a loss began, if there was one before it."""
-        end_us, late_us = self._end_us, 0
-        if end_us is not None:
-            late_us = time_us - end_us
-        self._end_us = max(time_us + duration_us, end_us if end_us is not None else time_us)
+        end_us, reached_us = self._end_us, time_us + duration_us
+        if end_us is None or reached_us > end_us:
+            self._end_us = reached_us
+        if end_us is None or time_us - end_us <= self._usual_us:
+            return None  # as nearly all packets are
+        late_us = time_us - end_us
         lost = late_us > 4 * self._usual_us
         if not (lost and self._constant_rate):
-            self._usual_us = max(self._usual_us, late_us)
+            self._usual_us = late_us
         return end_us if lost else None

@@ -195,7 +195,7 @@ class KeyframeSampler:
     def packet(self, time_us: int, duration_us: int, key: bool) -> None:
         if not self._span.is_over(time_us):
             self._packets_end_us = max(self._packets_end_us, time_us + duration_us)
-        if self._span.holds(time_us) and key:
+        if key and self._span.holds(time_us):
             self._waiting.add(time_us)
 
     def damage(self, time_us: int, reason: str) -> Iterator[Sample]:
