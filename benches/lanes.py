@@ -17,7 +17,7 @@ from benches.measuring import Cost, median, ratio_of, rounds
 from benches.models import Subject, add_subjects, repeats_for, subject
 from benches.report import Chart, Findings, Ratio, Table
 from stages.base import Role
-from stages.lanes import Lanes, usable_cores
+from stages.lanes import Lanes, cores_for_models
 
 TITLE = "the cores of a CPU: one thread, the libraries' threads, or parts of a batch side by side"
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(arguments: argparse.Namespace) -> Findings:
     """Model by model: only one of them is in memory, in three copies."""
     arguments.device = "cpu"
-    cores = usable_cores()
+    cores = cores_for_models()
     return findings({role: compared(role, arguments, cores) for role in arguments.roles}, cores)
 
 

@@ -4,7 +4,6 @@ Precedence: flags > environment (SLUICE_SECTION__KEY) > file > defaults. Nothing
 """
 
 import difflib
-import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from engine.errors import ConfigError
+from stages.cores import usable_cores
 from stages.options import (
     DecodeOptions,
     ModelOptions,
@@ -134,7 +134,7 @@ class Config(Options, frozen=True):
 
         Models and store need cores, too; but whoever has something to do then finds one, and what waits is bounded.
         """
-        return self.decode.processes or len(os.sched_getaffinity(0))
+        return self.decode.processes or usable_cores()
 
 
 def load_config(

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from engine.device import Peak, Reading
 from engine.host_memory import (
-    CGROUPS,
-    PROC,
     available_bytes,
     high_water_bytes,
     memory_limits,
@@ -19,6 +17,7 @@ from engine.host_memory import (
     restart_peak,
     rss_bytes,
 )
+from stages.control_groups import CGROUPS, PROC
 
 
 class HostDevice:

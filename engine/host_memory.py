@@ -3,13 +3,17 @@ cgroup-v2 documents). Linux only, like the rest of the engine.
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PROC = Path("/proc")
-CGROUPS = Path("/sys/fs/cgroup")
+from stages.control_groups import CGROUPS, PROC, groups
+
 RESTART_HIGH_WATER = b"5"  # proc(5), /proc/pid/clear_refs: VmHWM becomes the present size
+
+LIMIT_FILES = {  # by version of the control groups: the limit, what is held, and a line of memory.stat
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
 
 _earlier_peak_bytes = 0  # largest VmHWM before the restarts of it: the kernel keeps one mark for the process
 
@@ -90,29 +94,13 @@ class MemoryLimit:
 
 def memory_limits(proc: Path = PROC, cgroups: Path = CGROUPS) -> tuple[MemoryLimit, ...]:
     """Every limit on this process's memory: of its own group and of those above, which bind it too."""
-    own = proc / "self" / "cgroup"
-    lines = own.read_text("utf-8").splitlines() if own.exists() else []
     found: list[MemoryLimit] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":  # version 2
-            found.extend(_limits(cgroups, path, "memory.max", "memory.current", "inactive_file"))
-        elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            found.extend(_limits(cgroups / "memory", path, *names))
-    return tuple(found)
-
-
-def _limits(mount: Path, path: str, limit: str, current: str, cache_key: str) -> Iterator[MemoryLimit]:
-    # In a container the path may be the host's, while the mount begins at the container's own group: so names that are
-    # not there are passed over, and the mount itself is looked at too.
-    own = mount / path.lstrip("/")
-    for directory in (own, *own.parents):
+    for version, directory in groups("memory", proc, cgroups):
+        limit, current, cache_key = LIMIT_FILES[version]
         file = directory / limit
         if file.exists() and (value := file.read_text("ascii").strip()) != "max":
-            yield MemoryLimit(int(value), directory / current, directory / "memory.stat", cache_key)
-        if directory == mount:
-            return
+            found.append(MemoryLimit(int(value), directory / current, directory / "memory.stat", cache_key))
+    return tuple(found)
 
 
 def _kilobytes(file: str, key: bytes) -> int:

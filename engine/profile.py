@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.bottleneck import ModelUse, Usage, Verdict, verdict
-from engine.host_memory import PROC
 from engine.records import Observer
 from engine.report import Peaks
 from engine.tasks import Board
+from stages.control_groups import PROC
 from transport.messages import ConsumerStats, EngineStats
 
 LOOK_SECONDS = 1.0

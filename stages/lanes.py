@@ -14,6 +14,8 @@ from functools import cache
 from itertools import pairwise
 from typing import TypeVar
 
+from stages.cores import usable_cores
+
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -81,12 +83,12 @@ def lanes_of(device: str) -> Lanes:
     """The lanes that all models on a device share. device: torch's name; on the CPU one for each core that this process
     may use, or for each that OMP_NUM_THREADS allows, as torch takes it.
     """
-    return _shared(usable_cores() if device == "cpu" else 1)
+    return _shared(cores_for_models() if device == "cpu" else 1)
 
 
-def usable_cores() -> int:
+def cores_for_models() -> int:
     """At least 1."""
-    cores, allowed = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
+    cores, allowed = usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, int(allowed)) if allowed.isdecimal() and int(allowed) > 0 else cores
 
 

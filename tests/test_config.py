@@ -1,12 +1,12 @@
 """Where settings come from, and what is said of wrong ones."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from engine.config import Config, load_config
 from engine.errors import ConfigError
+from stages.cores import usable_cores
 
 
 def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
@@ -85,5 +85,5 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 
 def test_there_is_always_a_decoder() -> None:
-    assert load_config().decoder_processes == len(os.sched_getaffinity(0))
+    assert load_config().decoder_processes == usable_cores()
     assert load_config(settings=["decode.processes=3"]).decoder_processes == 3

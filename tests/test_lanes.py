@@ -1,6 +1,5 @@
 """Parts of a batch side by side: nothing is lost or out of order, and models give what they give in one lane."""
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -13,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.base import Identity, SpeechInput
+from stages.cores import usable_cores
 from stages.image_model import ImageModel
-from stages.lanes import Lanes, in_turn, lanes_of, usable_cores
+from stages.lanes import Lanes, cores_for_models, in_turn, lanes_of
 from stages.registry import resolve
 from stages.speaker_model import SpeakerModel
 from stages.text_model import TextModel
@@ -110,13 +110,13 @@ def test_each_lane_has_its_share_of_torchs_threads() -> None:
 
 def test_one_lane_for_a_gpu_and_one_for_each_core_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     assert lanes_of("cuda:0").count == 1
-    assert lanes_of("cpu").count == usable_cores() == cores
+    assert lanes_of("cpu").count == cores_for_models() == cores
     assert lanes_of("cpu") is lanes_of("cpu"), "its threads are shared by all models"
     for text, expected in (("1", 1), ("1000", cores), ("0", cores), ("2,1", cores), ("", cores)):
         monkeypatch.setenv("OMP_NUM_THREADS", text)
-        assert usable_cores() == expected
+        assert cores_for_models() == expected
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
