@@ -103,9 +103,14 @@ def sent_whole(supervisor: Supervisor) -> list[set[TaskKey]]:
 
 
 def signal_child(supervisor: Supervisor, role: str, number: signal.Signals) -> bool:
-    """Send a signal to a child, once frames flow; says whether it was sent."""
-    fleet, engine = supervisor.fleet, supervisor.peaks.engine
-    if fleet is None or engine is None or engine.models["image"].items < 1:
+    """Send a signal to a child that has work: a task was sent whole and is not durable yet; says whether it was sent.
+
+    A decoder has another task then, which it cannot end before the engine takes what is before it.
+    """
+    fleet, guard = supervisor.fleet, supervisor.guard
+    if fleet is None or guard is None or not any(sent_whole(supervisor)):
+        return False
+    if guard.is_idle(fleet.decoders[0]) if role == "decoder" else not is_up(supervisor):
         return False
     child = {"decoder": fleet.decoders[0], "engine": fleet.engine, "consumer": fleet.consumer}[role]
     assert child.process.pid is not None

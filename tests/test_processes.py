@@ -57,7 +57,8 @@ def undisturbed(sample_video: Path, tiny_models: Any, tmp_path_factory: pytest.T
 
 
 VECTOR_ROUNDING = 1e-3  # of components of unit vectors, that travel as float16
-SLOW = ("decode.fps=20", "decode.span_seconds=5", "engine.host_mb=16", "engine.results_mb=1")
+# Decoders that wait for credit in the second of four tasks, and are as quick as the models are to load.
+SLOW = ("decode.fps=20", "decode.span_seconds=5", "decode.nice=0", "engine.host_mb=16", "engine.results_mb=1")
 
 
 def assert_same_points(points: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -80,6 +81,7 @@ def test_a_killed_decoder_is_replaced_and_nothing_is_lost(
     meddler = Meddler(lambda supervisor: signal_child(supervisor, "decoder", signal.SIGKILL))
     report = run_supervisor([sample_video], settings, meddler)
     assert meddler.done
+    assert any(phase.startswith("decoder 0 is started again at once: ") for phase in meddler.phases)
     assert [row["status"] for row in report["videos"]] == ["indexed"]
     assert_same_points(stored_points(settings), undisturbed)
 
@@ -117,6 +119,7 @@ def test_a_stopped_decoder_is_taken_for_stalled_and_replaced(
     meddler = Meddler(lambda supervisor: signal_child(supervisor, "decoder", signal.SIGSTOP))
     report = run_supervisor([sample_video], settings, meddler)
     assert meddler.done
+    assert any("gave no sign of life" in phase for phase in meddler.phases)
     assert [row["status"] for row in report["videos"]] == ["indexed"]
     assert_same_points(stored_points(settings), undisturbed)
 
