@@ -2,12 +2,14 @@
 
 Halves(settings, media, directory).record() ── decode-only, once, untimed ─► frames.npy, sound.npy, index.json
                                   .measure() ── decode-only, then model-only with one thread and with all ─► Floor
+                                             ── decode-only on every core at once ─► what busy neighbours cost
 """
 
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,14 @@ class Measured:
 
     decode: Answer
     models: Answer
+    decodes: tuple[Answer, ...] = ()  # all of them at once, one for each core; none: there is one core
+
+    @property
+    def all_cores_cpu_seconds(self) -> float:
+        """What the floor takes where every core is busy with the same half of it: a schedule keeps them all busy."""
+        decodes = [each.passes[0].time.cpu_seconds for each in self.decodes or (self.decode,)]
+        widest = max(self.models.passes, key=lambda each: each.threads)
+        return sum(decodes) / len(decodes) + widest.time.cpu_seconds
 
     @property
     def least(self) -> Pass:
@@ -87,9 +97,15 @@ class Halves:
         return run_half("benches.floor_models", job)
 
     def measure(self, batches: Mapping[str, int], cores: int) -> Measured:
-        """Both, the models with one thread and with one for each core."""
-        threads = (1, cores) if cores > 1 else (1,)
-        return Measured(self.decode(), self.models(batches, threads))
+        """Both, the models with one thread and with one for each core; then decoding on each core."""
+        if cores == 1:
+            return Measured(self.decode(), self.models(batches, (1,)))
+        return Measured(self.decode(), self.models(batches, (1, cores)), self.decode_on_each(cores))
+
+    def decode_on_each(self, cores: int) -> tuple[Answer, ...]:
+        """Decode-only in as many processes at once, all of it in each of them."""
+        with ThreadPoolExecutor(cores) as pool:
+            return tuple(pool.map(lambda _: self.decode(), range(cores)))
 
 
 def run_half(module: str, job: Job) -> Answer:

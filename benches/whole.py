@@ -81,6 +81,9 @@ class Rounds:
     def floor_cpu(self) -> list[float]:
         return [self.floor(number).cpu_seconds for number in range(len(self.floors))]
 
+    def all_cores_cpu(self) -> list[float]:
+        return [each.all_cores_cpu_seconds for each in self.floors]
+
     def left(self, number: int) -> Floor:
         """What is left to do when the models are loaded."""
         return left_over(self.floor(number), self.decoded_at_start()[number])
@@ -151,6 +154,7 @@ def ratios(rounds: Rounds) -> list[Ratio]:
         ratio_of(
             "wall, from the start: whole / best schedule with it", from_start, rounds.best_wall_from_start(), WALL_AIM
         ),
+        ratio_of("CPU seconds: whole / floor with all cores busy", rounds.whole_cpu(), rounds.all_cores_cpu()),
         ratio_of("CPU seconds, start and firsts in both", with_start, all_floor),
         ratio_of("wall, models loaded, with all firsts", with_firsts, best),
     ]
@@ -168,6 +172,7 @@ def seconds_table(rounds: Rounds) -> Table:
     middle = len(rounds.floors) // 2
     rows += [(f"bound of all of it: {name}", None, seconds) for name, seconds in bounds(rounds.floor(middle)).items()]
     rows.append(("floor of all of it", median(rounds.floor_cpu()), None))
+    rows.append(("floor of all of it, all cores busy", median(rounds.all_cores_cpu()), None))
     rows.append(("whole engine, above a clip's", median(rounds.whole_cpu()), None))
     rows.append(("of decoding, done when the models are loaded", median(rounds.decoded_at_start()), None))
     rows.append((f"floor of what is left ({what_binds(rounds.left(middle))})", None, median(rounds.best_wall())))

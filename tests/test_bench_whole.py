@@ -58,6 +58,7 @@ def measured(decode: float, narrow: float, wide: float) -> Measured:
     return Measured(
         Answer(start, (Pass(Time(decode, decode, 0.0), tasks),), 0),
         Answer(start, (one(1, narrow), one(2, wide)), 0),
+        tuple(Answer(start, (Pass(Time(cpu, cpu, 0.0), ()),), 0) for cpu in (decode, decode + 0.5)),
     )
 
 
@@ -69,13 +70,14 @@ def test_what_a_clip_takes_is_taken_off_and_the_floor_is_the_least() -> None:
     rounds.whole.append(seen(5.0, 16.0, decoded=2.5, cpu=17.0, wall=8.0))
     rounds.clip.append(seen(5.0, 5.5, decoded=0.5, cpu=6.0, wall=1.0))
     rounds.floors.append(measured(decode=6.0, narrow=4.0, wide=5.0))
-    cpu, wall, from_start, all_cpu, all_wall = whole.ratios(rounds)
+    cpu, wall, from_start, busy_cpu, all_cpu, all_wall = whole.ratios(rounds)
     assert cpu == Ratio("CPU seconds: whole / (decode-only + model-only)", 1.1, 1.08, "lower", 1.1, 1.1)
     assert wall.value == pytest.approx(7.0 / 4.0)  # of 6 s of decoding 2 were done: 8 s of work for two cores
     assert from_start.value == pytest.approx(10.0 / ((5.5 + 6.0 + 4.0) / 2))
+    assert busy_cpu.value == pytest.approx(11.0 / (6.25 + 5.0))  # decoding on both cores, models in two lanes
     assert all_cpu.value == pytest.approx(17.0 / 16.0)
     assert all_wall.value == pytest.approx(8.0 / 4.0)
-    assert (from_start.aim, all_wall.aim, all_cpu.aim) == (1.1, None, None)
+    assert (from_start.aim, all_wall.aim, all_cpu.aim, busy_cpu.aim) == (1.1, None, None, None)
     assert [table.title for table in (whole.seconds_table(rounds), whole.start_table(rounds))]
     rows = {str(row[0]): row[1:] for row in whole.processes_table(rounds).rows}
     assert rows["engine"] == (16.0, 5.5, 4.0, 50.0)
@@ -169,7 +171,9 @@ def test_both_halves_of_the_floor_do_the_work_of_the_medium(
 ) -> None:
     halves = Halves(tiny_settings(models_of(tiny_models)), [sample_video], tmp_path)
     halves.record()
-    found = Measured(halves.decode(), halves.models({"image": 8}, [1]))
+    found = Measured(halves.decode(), halves.models({"image": 8}, [1]), halves.decode_on_each(2))
+    assert [each.passes[0].parts[0].items for each in found.decodes] == [20, 20]
+    assert found.all_cores_cpu_seconds > found.least.time.cpu_seconds
     assert [(part.name, part.items) for part in found.decode.passes[0].parts[:1]] == [("frames", 20)]
     models = {part.name: part for part in found.least.parts}
     assert (models["image"].items, models["image"].batches) == (20, 3)
