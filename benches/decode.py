@@ -1,4 +1,4 @@
-"""What decoding costs: `python -m benches decode [--media DIR|none] [--seconds 180] [--rounds 3]`.
+"""What decoding costs: `python -m benches decode [--media DIR|none] [--seconds 180] [--rounds 5]`.
 
 One picture track, encoded by five codecs, is sampled to 224 x 224: by our decoders, and by the plain readers of
 benches/decode_readers.py, which stop at nothing and check nothing. What they give is compared, times and pixels.
@@ -70,7 +70,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--seconds", type=float, default=90.0, help="length of each file (default: %(default)g)")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default: %(default)d)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default: %(default)d)")
 
 
 def measure(arguments: Namespace) -> Findings:

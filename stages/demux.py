@@ -38,6 +38,8 @@ class Clock:
 
     def us(self, stamp: int) -> int:
         """The time of a stamp, rounded; halves to the even one."""
+        if self._below == 1:  # as in Matroska; every packet is asked for its time
+            return stamp * self._above - self._start_us
         return self._rounded(stamp) - self._start_us
 
     def length_us(self, ticks: int | None) -> int:
@@ -231,18 +233,19 @@ def packets(job: Job, source: Iterator["av.packet.Packet"]) -> Iterator[Read]:
     Raises:
         MediaError: read-error.
     """
-    over = False
+    over, end_us = False, job.span.end_us
     try:
         for packet in source:
             if packet.dts is None and packet.size == 0:  # PyAV's signal to flush
                 break
             read = _timed(job, packet)
-            job.beat(read.time_us)
-            if not packet.is_corrupt:
-                job.read_end_us = max(job.read_end_us, read.time_us + read.duration_us)
-            behind = job.span.is_over(read.time_us)
+            _, time_us, duration_us = read
+            job.beat(time_us)
+            if time_us + duration_us > job.read_end_us and not packet.is_corrupt:
+                job.read_end_us = time_us + duration_us
+            behind = end_us is not None and time_us >= end_us  # job.span.is_over, without a call for each packet
             if behind and packet.is_keyframe and job.next_key_us is None:
-                job.next_key_us = read.time_us
+                job.next_key_us = time_us
             if not over:
                 over = behind and _beyond(job, packet)
                 yield read

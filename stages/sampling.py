@@ -193,8 +193,8 @@ class KeyframeSampler:
         self._waiting: set[int] = set()  # times of key frames in the file that have not come out of the decoder yet
 
     def packet(self, time_us: int, duration_us: int, key: bool) -> None:
-        if not self._span.is_over(time_us):
-            self._packets_end_us = max(self._packets_end_us, time_us + duration_us)
+        if time_us + duration_us > self._packets_end_us and not self._span.is_over(time_us):
+            self._packets_end_us = time_us + duration_us
         if key and self._span.holds(time_us):
             self._waiting.add(time_us)
 
