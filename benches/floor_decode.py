@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benches.floor_work import Instant, Part, Pass, Recorder, answer, read_job
 from engine.config import Config, load_config
-from engine.worker import keep_heap_whole
+from engine.heap import keep_heap_whole
 from stages.media import probe
 from stages.registry import OFF, frame_format
 from stages.spans import spans_of

@@ -12,7 +12,7 @@ from typing import Any
 
 from benches.floor_work import Instant, Part, Pass, Work, answer, read_job
 from engine.config import Config, load_config
-from engine.worker import keep_freed_memory, keep_heap_whole
+from engine.heap import keep_freed_memory, keep_heap_whole, share_one_heap
 from stages.base import Model, Role, SpeechInput, Transcript
 from stages.lanes import Lanes
 from stages.options import VoiceOptions
@@ -87,7 +87,7 @@ def main() -> None:
     job = read_job()
     config = load_config(settings=job.settings)
     keep_heap_whole()
-    keep_freed_memory()  # as the engine does, where device.memory_gb is not set
+    share_one_heap()  # as the engine does, where device.memory_gb is not set
     assert job.record is not None
     work, passes = Work.load(Path(job.record)), list[Pass]()
     start = begun.passed()
@@ -107,6 +107,7 @@ def _prepared(config: Config, job: Any, threads: int, work: Work) -> Runs:
 
     torch.set_num_threads(threads)  # with one lane; each of several has its own number
     runs = Runs(load_all(config, threads), config, job.batches)
+    keep_freed_memory(threads)
     runs.all(work, most_batches=1)
     return runs
 

@@ -22,7 +22,7 @@ from benches.gpu_ingest import run_ingest
 from benches.gpu_work import Facts, corpus, record
 from engine.config import load_config
 from engine.errors import ExitCode
-from engine.worker import keep_heap_whole
+from engine.heap import keep_heap_whole
 from stages.base import Role
 from stages.errors import SluiceError
 

@@ -36,10 +36,10 @@ from benches.memory_child import status_mb
 from benches.transport import in_process
 from engine.config import Config, load_config
 from engine.files import find_files
+from engine.heap import keep_heap_whole
 from engine.report import Peaks
 from engine.supervisor import Supervisor
 from engine.tasks import Board
-from engine.worker import keep_heap_whole
 from stages.media import probe
 from stages.options import DecodeOptions, SpeechOptions
 from stages.tiny import build_tiny

@@ -20,10 +20,10 @@ import msgspec
 
 from engine.config import load_config
 from engine.files import find_files
+from engine.heap import keep_heap_whole
 from engine.report import Peaks
 from engine.supervisor import Supervisor
 from engine.tasks import Board
-from engine.worker import keep_heap_whole
 
 
 class Job(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ import zmq
 from engine.core import DEVICE_LOST, Engine, EngineLostError
 from engine.egress import Egress
 from engine.errors import ExitCode
+from engine.heap import keep_freed_memory
 from engine.host_memory import peak_rss_bytes, rss_bytes
 from engine.ingress import Ingress
 from engine.jobs import ItemId
@@ -25,6 +26,7 @@ from engine.trace import trace_of
 from engine.trace_batches import BatchWatch
 from engine.trace_timesheet import Timesheet
 from engine.worker import WorkerSpec, connect_control, leave
+from stages.lanes import cores_for_models
 from stages.registry import frame_format
 from transport.messages import (
     Abort,
@@ -61,6 +63,8 @@ class EngineProcess:
         self._trace.flush()
         self._loader = Loader(config, serves_queries=spec.serves_queries and config.daemon.search)
         loaded = self._loader.load()
+        if config.device.memory_gb is None:
+            keep_freed_memory(cores_for_models())
         self._runner = loaded.runner
         self._device = loaded.runner.device
         tiers = (config.device.release_at, config.device.halve_at, config.device.stop_at)

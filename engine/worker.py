@@ -4,7 +4,6 @@ Children ignore SIGINT and SIGTERM: a terminal or a service manager signals the 
 decide between draining (a message) and stopping now (SIGKILL, which no invariant minds).
 """
 
-import ctypes
 import faulthandler
 import os
 import signal
@@ -21,6 +20,7 @@ import zmq
 from engine import failpoints
 from engine.config import Config
 from engine.errors import ExitCode
+from engine.heap import keep_heap_whole, share_one_heap
 from engine.sandbox import confine, name_process
 from stages.errors import SluiceError
 from transport.messages import Condemned, EngineLost, Hello, Message, Suspect
@@ -28,13 +28,6 @@ from transport.messages import Condemned, EngineLost, Hello, Message, Suspect
 if TYPE_CHECKING:
     # numpy comes with it, and threads with numpy: not before a decoder is confined.
     from transport.sockets import Channel
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-LARGE_BLOCK_BYTES = 4 * 1024 * 1024  # at 1 MiB page faults cost a quarter of the CPU time of small batches
-
-# Of an engine on the CPU: as large as glibc's limit becomes by itself, and what may lie free at the heap's end.
-BATCH_BLOCK_BYTES = 32 * 1024 * 1024
-FREE_HEAP_BYTES = 64 * 1024 * 1024
 
 # Read by libraries when they are imported; what the user has set stands.
 THREADS = {
@@ -128,7 +121,7 @@ def child_main(encoded_spec: bytes, parent: Connection, log: Connection) -> None
     spec = msgspec.msgpack.decode(encoded_spec, type=WorkerSpec)
     name_process(spec.role)
     if spec.role == "engine" and spec.config.device.memory_gb is None:
-        keep_freed_memory()
+        share_one_heap()
     if spec.role == "decoder":
         os.nice(spec.config.decode.nice)
         confine(spec.config.decode)  # before the first thread, and before the imports of the role
@@ -173,27 +166,3 @@ def _crash(args: threading.ExceptHookArgs) -> None:
     sys.excepthook(args.exc_type, args.exc_value or args.exc_type(), traceback)
     sys.stderr.flush()
     os._exit(ExitCode.CHILD_CRASHED)
-
-
-def keep_heap_whole() -> None:
-    """Take every large block from the system and give it back when it is freed.
-
-    glibc raises its limit for that (M_MMAP_THRESHOLD) up to 32 MiB by itself, and then batches of changing size leave
-    holes between them: a process grew from 300 to 890 MB in 240 batches, and to 620 with the limit held (mallopt(3)).
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc; other C libraries have no such habit
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-
-
-def keep_freed_memory() -> None:
-    """Let the heap keep what a batch has freed, for the next one.
-
-    On the CPU the kernel otherwise takes back the pages of every large tensor, and clears them anew for the next: two
-    fifths of the models' processor time, against 170 MB. Where `device.memory_gb` is set they go back all the same:
-    what a batch takes is only seen when it is taken from the system.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, BATCH_BLOCK_BYTES)
-        libc.mallopt(M_TRIM_THRESHOLD, FREE_HEAP_BYTES)

@@ -38,6 +38,7 @@ from stages.model_files import Files
 from stages.options import SpeechOptions
 from stages.phrases import phrase_span, split_phrases, trim_words
 from stages.prompts import Prompts, check_tokenizer, language_tokenizers
+from stages.speech_encoder import encode_windows
 from transport.messages import Word
 
 if TYPE_CHECKING:
@@ -208,16 +209,7 @@ class SpeechModel:
 
     def _encode(self, windows: Sequence[Pcm]) -> "StorageView":
         """int16 [samples] each → [n, 1500, width], on the device."""
-        import ctranslate2
-        import torch
-
-        features = self._log_mel(windows)
-        if features.is_cuda:
-            torch.cuda.current_stream(features.device).synchronize()  # CTranslate2 reads it in a stream of its own
-            storage = ctranslate2.StorageView.from_array(features)
-        else:
-            storage = ctranslate2.StorageView.from_array(features.numpy())
-        return self._whisper.model.encode(storage)
+        return encode_windows(self._whisper.model, self._log_mel(windows))
 
     def _languages(self, batch: Sequence[SpeechInput], encoded: list["StorageView"]) -> list[Decision]:
         """What is set, else what the model hears. encoded: of the parts of the batch."""

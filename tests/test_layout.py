@@ -30,6 +30,7 @@ MODEL_MODULES = {
     "stages/log_mel.py": "the speech model's features",
     "stages/prompts.py": "the speech model's tokenizers",
     "stages/speaker_model.py": "the voice embedder",
+    "stages/speech_encoder.py": "its encoder",
     "stages/speech_model.py": "the speech model",
     "stages/text_model.py": "the text embedder",
     "stages/tiny.py": "builds tiny models",

@@ -56,32 +56,3 @@ def test_the_last_words_of_a_child_that_drains_are_heard(tmp_path: Path) -> None
         items.close()
         control.close()
     context.term()
-
-
-FAULTS = """
-import resource
-from engine.worker import keep_freed_memory, keep_heap_whole
-import numpy as np
-keep_heap_whole()
-{more}
-def run(): # as a batch does: takes 16 MiB, writes to all of it, and gives it back
-    block = np.empty(16 * 1024 * 1024, np.uint8)
-    block.fill(1)
-run()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-    run()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-def page_faults(more: str) -> int:
-    script = FAULTS.format(more=more)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    return int(done.stdout)
-
-
-def test_an_engine_on_the_cpu_does_not_ask_the_system_for_the_pages_of_every_batch() -> None:
-    pages = 10 * 16 * 1024 * 1024 // 4096
-    assert page_faults("") >= pages / 512  # huge pages count once
-    assert page_faults("keep_freed_memory()") < pages / 1000
