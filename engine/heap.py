@@ -7,8 +7,9 @@ import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # malloc.h
 LARGE_BLOCK_BYTES = 4 * 1024 * 1024  # at 1 MiB page faults cost a quarter of the CPU time of small batches
+SPARE_BYTES = 8 * 1024 * 1024  # may lie free at the heap's end; at glibc's 128 KiB each picture asks for its pages anew
 
-# What may lie free at the heap's end, for each lane of the models: two blocks of attention of a large Whisper are
+# The same of an engine on the CPU, for each lane of its models: two blocks of attention of a large Whisper are
 # 360 MB, of a small one 216 MB.
 FREE_HEAP_BYTES = 256 * 1024 * 1024
 
@@ -20,6 +21,7 @@ def keep_heap_whole() -> None:
     holes between them: a process grew from 300 to 890 MB in 240 batches, and to 620 with the limit held.
     """
     _set(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+    _set(M_TRIM_THRESHOLD, SPARE_BYTES)
 
 
 def share_one_heap() -> None:
