@@ -1,4 +1,4 @@
-"""How the C library's heap of a process gives memory back: at once, or never while the engine runs on the CPU.
+"""When the C library's heap gives memory back to the system: at once, or, in an engine without a limit, not at all.
 
 mallopt(3) is glibc's; where it is lacking, all of this does nothing.
 """
@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # 
 LARGE_BLOCK_BYTES = 4 * 1024 * 1024  # at 1 MiB page faults cost a quarter of the CPU time of small batches
 SPARE_BYTES = 8 * 1024 * 1024  # may lie free at the heap's end; at glibc's 128 KiB each picture asks for its pages anew
 
-# The same of an engine on the CPU, for each lane of its models: two blocks of attention of a large Whisper are
+# The same of an engine, for each lane of its models (stages/lanes.py): two blocks of attention of a large Whisper are
 # 360 MB, of a small one 216 MB.
 FREE_HEAP_BYTES = 256 * 1024 * 1024
 

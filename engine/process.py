@@ -26,7 +26,7 @@ from engine.trace import trace_of
 from engine.trace_batches import BatchWatch
 from engine.trace_timesheet import Timesheet
 from engine.worker import WorkerSpec, connect_control, leave
-from stages.lanes import cores_for_models
+from stages.lanes import lanes_of
 from stages.registry import frame_format
 from transport.messages import (
     Abort,
@@ -63,10 +63,10 @@ class EngineProcess:
         self._trace.flush()
         self._loader = Loader(config, serves_queries=spec.serves_queries and config.daemon.search)
         loaded = self._loader.load()
-        if config.device.memory_gb is None:
-            keep_freed_memory(cores_for_models())
         self._runner = loaded.runner
         self._device = loaded.runner.device
+        if config.device.memory_gb is None:
+            keep_freed_memory(lanes_of(self._device.name).count)
         tiers = (config.device.release_at, config.device.halve_at, config.device.stop_at)
         pressure = Pressure(self._runner.budget.total_bytes, tiers)
         self._engine = Engine(
