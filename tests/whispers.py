@@ -88,14 +88,14 @@ class Scripted:
         self._tokenizer = tokenizer
         self._known: list[Any] = []  # the encoded windows
         self.turns: list[tuple[list[int], dict[str, Any]]] = []  # windows of each batch that was decoded, and how
-        self.encodings = 0
+        self.encoded = 0  # windows, each as often as it was encoded
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def encode(self, *arguments: Any, **settings: Any) -> Any:
-        self.encodings += 1
-        return self._model.encode(*arguments, **settings)
+    def encode(self, features: Any, **settings: Any) -> Any:
+        self.encoded += features.shape[0]
+        return self._model.encode(features, **settings)
 
     def detect_language(self, encoded: Any) -> Any:
         return self._heard if self._heard is not None else self._model.detect_language(encoded)
