@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Consumer:
         self._access = StoreAccess(lambda: _open(options), options.retry_seconds)
         self._spool = Spool(spool_directory(Path(spec.config.run.state), options), options.spool_mb * MIB)
         self._labelling = Labelling(self._access, spec.config.voice, self._control.send)
+        self._labels: deque[tuple[int, Label]] = deque()  # that wait for what was received before them
         share_bytes = spec.config.engine.results_mb * MIB
         self._writer = Writer(
             self._access,
@@ -97,6 +99,7 @@ class Consumer:
             is_quiet = not self._gather()
             self._write()
             if not self._draining:  # what is not labelled then is labelled in the next run
+                self._begin_labels()
                 self._labelling.step()
             self._times.enter("telling")
             self._say_ready()
@@ -167,8 +170,10 @@ class Consumer:
                     self._control.send(self._access.search(request))
                 case FetchPoints() as request:
                     self._control.send(self._access.fetch(request))
-                case Label() | SpeakersTask() as message:
-                    self._labelling.add(message)
+                case Label() as label:
+                    self._labels.append((self._writer.acknowledgements.next_ticket, label))
+                case SpeakersTask() as task:
+                    self._labelling.add(task)
                 case Repath() | Remove() | RecordVideo() as operation:
                     self._writer.operate(operation)
                 case Prepare(dimensions=dimensions):
@@ -176,6 +181,13 @@ class Consumer:
                     self._owes_ready = True
                 case Drain():
                     self._draining = True
+
+    def _begin_labels(self) -> None:
+        """Of a video that is whole, points may come once more, to a consumer whose predecessor died before it could say
+        that it had them. Written behind the labels they would take these away.
+        """
+        while self._labels and self._spool.is_empty and self._writer.acknowledgements.oldest >= self._labels[0][0]:
+            self._labelling.add(self._labels.popleft()[1])
 
     def _say_ready(self) -> None:
         if self._owes_ready and self._writer.is_ready:
