@@ -117,7 +117,9 @@ class Engine:
         self._see_end()
 
     def abort(self, key: TaskKey) -> None:
-        """Forget an attempt that its decoder gave up or died in. Its queued jobs still run: their points are right."""
+        """Forget an attempt that its decoder gave up or died in. Its queued jobs give nothing: points that came behind
+        those of the next attempt would undo what was done with these since.
+        """
         self._attempts.abort(key)
         self._see_end()
 
@@ -194,7 +196,16 @@ class Engine:
         for job, outcome in zip(jobs, self._run(role, jobs), strict=True):
             self.queries.finish(job, outcome)
 
-    def _work(self, role: str, jobs: list[Job], now_seconds: float) -> None:
+    def _work(self, role: str, queued: list[Job], now_seconds: float) -> None:
+        jobs = [job for job in queued if not job.attempt.is_aborted]
+        if jobs:
+            self._run_jobs(role, jobs, now_seconds)
+        self._let_go([job for job in queued if job.attempt.is_aborted])
+        for job in queued if role == "speech" else ():
+            for following in job.attempt.queue.done():
+                self._schedule(following, now_seconds)
+
+    def _run_jobs(self, role: str, jobs: list[Job], now_seconds: float) -> None:
         before = replace(self.runner.counters[role])
         final = len(jobs) == 1 and self._is_suspect(jobs[0])
         outcomes = self._run(role, jobs, final)
@@ -203,9 +214,6 @@ class Engine:
             attempt.oom_events += after.oom_events - before.oom_events
             attempt.batch_splits += after.batch_splits - before.batch_splits
         self._finish(role, jobs, outcomes, now_seconds)
-        for job in jobs if role == "speech" else ():
-            for following in job.attempt.queue.done():
-                self._schedule(following, now_seconds)
 
     def _run(self, role: str, jobs: Sequence[Job | QueryJob], final: bool = False) -> list[Any]:
         """Raises EngineLostError when nothing more can run in this process."""
@@ -256,6 +264,10 @@ class Engine:
                 done.append((job, outcome))
             self._count_window(job, failed=isinstance(outcome, Failure))
         self._send_points(role, done)
+        self._let_go(jobs)
+
+    def _let_go(self, jobs: list[Job]) -> None:
+        """Whatever became of these jobs, it is in the outbox."""
         for job in jobs:
             job.attempt.pending -= 1
             if job.buffer is not None:

@@ -93,6 +93,7 @@ class Attempt:
     stretch: Transcribed | None = None  # of the sound that was transcribed, and the points that came of it
     oom_events: int = 0
     batch_splits: int = 0
+    is_aborted: bool = False  # nothing more may come of it: another attempt at the same may be whole by then
 
     @property
     def key(self) -> TaskKey:
@@ -220,7 +221,8 @@ class Attempts:
     def abort(self, key: TaskKey) -> None:
         """Forget all sections of an attempt, and whatever may still come of it."""
         self._aborted.append(key)
-        self._sections.pop(key, None)
+        for attempt in self._sections.pop(key, ()):
+            attempt.is_aborted = True
 
     def take_finished(self, key: TaskKey) -> list[Attempt]:
         """Sections that are finished, as far as all before them are: they are in hand no more."""

@@ -391,6 +391,36 @@ def test_an_aborted_attempt_gives_no_result_and_its_late_items_are_dropped() -> 
     assert sum(cost for _, cost in harness.engine.released) == harness.sent_bytes
 
 
+def test_what_is_queued_of_an_aborted_attempt_gives_no_points() -> None:
+    """They would come behind those of the next attempt, and take away what was noted at these since."""
+    harness = Harness()
+    harness.start()
+    harness.frame(0.0)
+    harness.caption(0.0, 1.0, "Hello")
+    for number in range(3):
+        harness.speech(10.0 * number, 10.0 * number + 4.0, ((10.0 * number, 10.0 * number + 4.0),))
+    harness.engine.abort(KEY)
+    assert harness.run() == ([], [])
+    assert all(counter.items == 0 for counter in harness.engine.runner.counters.values()), "nor work"
+    assert harness.engine.is_idle()
+    assert sum(cost for _, cost in harness.engine.released) == harness.sent_bytes
+
+
+def test_an_abort_between_a_transcript_and_its_vector_gives_no_points() -> None:
+    harness = Harness()
+    harness.start()
+    harness.speech(0.0, 4.0, ((0.0, 4.0),))
+    harness.end()
+    while not harness.engine.scheduler.queued_items("text"):
+        harness.now += 0.3
+        assert harness.engine.step(harness.now), "speech comes before text"
+    harness.engine.abort(KEY)
+    points, results = harness.run()
+    assert ids_of(points, "speech") == []
+    assert results == []
+    assert harness.engine.is_idle()
+
+
 def test_an_abort_that_overtakes_the_start_of_its_attempt_holds() -> None:
     harness = Harness()
     harness.engine.abort(KEY)
