@@ -6,12 +6,12 @@ import gc
 import math
 import os
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import zmq
 
+from engine.failpoints import BEFORE_CREDIT, reach
 from engine.host_memory import peak_rss_bytes, rss_bytes
 from engine.labelling import Labelling
 from engine.spool import Spool, spool_directory
@@ -66,7 +66,6 @@ class Consumer:
         self._access = StoreAccess(lambda: _open(options), options.retry_seconds)
         self._spool = Spool(spool_directory(Path(spec.config.run.state), options), options.spool_mb * MIB)
         self._labelling = Labelling(self._access, spec.config.voice, self._control.send)
-        self._labels: deque[tuple[int, Label]] = deque()  # that wait for what was received before them
         share_bytes = spec.config.engine.results_mb * MIB
         self._writer = Writer(
             self._access,
@@ -74,7 +73,7 @@ class Consumer:
             options.batch_points,
             share_bytes // 2,  # while the one half is made durable, the other comes
             self._control.send,
-            self._labelling.forget,
+            self._labelling,
         )
         self._points: Channel[Any] = Channel.bind(context, spec.endpoints.points, ToConsumer)
         self._credit = CreditBook(share_bytes)
@@ -99,7 +98,6 @@ class Consumer:
             is_quiet = not self._gather()
             self._write()
             if not self._draining:  # what is not labelled then is labelled in the next run
-                self._begin_labels()
                 self._labelling.step()
             self._times.enter("telling")
             self._say_ready()
@@ -151,7 +149,9 @@ class Consumer:
         return len(received.message.ids) if isinstance(received.message, Points) else 0
 
     def _grant(self) -> None:
-        for sender, cost_bytes in self._writer.acknowledgements.take_released():
+        if released := self._writer.acknowledgements.take_released():
+            reach(BEFORE_CREDIT)
+        for sender, cost_bytes in released:
             self._credit.release(sender, cost_bytes)
         for sender, credit_bytes in self._credit.take_owed().items():
             try:
@@ -170,11 +170,10 @@ class Consumer:
                     self._control.send(self._access.search(request))
                 case FetchPoints() as request:
                     self._control.send(self._access.fetch(request))
-                case Label() as label:
-                    self._labels.append((self._writer.acknowledgements.next_ticket, label))
                 case SpeakersTask() as task:
                     self._labelling.add(task)
-                case Repath() | Remove() | RecordVideo() as operation:
+                case Repath() | Remove() | RecordVideo() | Label() as operation:
+                    self._take_points()
                     self._writer.operate(operation)
                 case Prepare(dimensions=dimensions):
                     self._access.prepare(collection_specs(dimensions))
@@ -182,12 +181,10 @@ class Consumer:
                 case Drain():
                     self._draining = True
 
-    def _begin_labels(self) -> None:
-        """Of a video that is whole, points may come once more, to a consumer whose predecessor died before it could say
-        that it had them. Written behind the labels they would take these away.
-        """
-        while self._labels and self._spool.is_empty and self._writer.acknowledgements.oldest >= self._labels[0][0]:
-            self._labelling.add(self._labels.popleft()[1])
+    def _take_points(self) -> None:
+        """All that has come. What lies in the socket was sent before what we are told now, so it is written before."""
+        while (received := self._points.receive(0)) is not None:
+            self._take(received)
 
     def _say_ready(self) -> None:
         if self._owes_ready and self._writer.is_ready:

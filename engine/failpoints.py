@@ -12,6 +12,7 @@ from pathlib import Path
 VARIABLE = "SLUICE_FAILPOINT"
 BEFORE_UPSERT = "before-upsert"
 AFTER_UPSERT = "after-upsert"
+BEFORE_CREDIT = "before-credit"  # of what is durable goes back to the engine
 BEFORE_COMMIT = "before-commit"  # of the ledger
 AFTER_COMMIT = "after-commit"
 DURING_SPOOL_FLUSH = "during-spool-flush"
@@ -19,8 +20,8 @@ DURING_REPLAY = "during-replay"
 DURING_START = "during-start"
 DURING_DRAIN = "during-drain"
 NAMES = (
-    BEFORE_UPSERT, AFTER_UPSERT, BEFORE_COMMIT, AFTER_COMMIT, DURING_SPOOL_FLUSH, DURING_REPLAY, DURING_START,
-    DURING_DRAIN,
+    BEFORE_UPSERT, AFTER_UPSERT, BEFORE_CREDIT, BEFORE_COMMIT, AFTER_COMMIT, DURING_SPOOL_FLUSH, DURING_REPLAY,
+    DURING_START, DURING_DRAIN,
 )  # fmt: skip
 
 _SETTING = os.environ.get(VARIABLE)

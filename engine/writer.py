@@ -22,11 +22,12 @@ from engine.failpoints import DURING_REPLAY, reach
 from engine.group_commit import Group
 from engine.spool import Spool
 from engine.store_work import Operation, Retry, StoreAccess, drop_replaced, perform, write
-from engine.writer_items import Item, Waiting, batch_of, points_of, results_of
+from engine.writer_items import Announced, Item, Labels, Waiting, batch_of, points_of, results_of
 from stages.errors import StoreError
 from stages.store import Store
 from transport.codec import encode
 from transport.messages import (
+    Label,
     Message,
     OperationDone,
     Points,
@@ -43,7 +44,6 @@ REPLAY_BATCHES = 4  # written in one step: more than one, so that a replay gains
 DRAIN_PATIENCE_SECONDS = 10.0  # how long a store may be away before a drain leaves what is spooled to the next run
 UNCOMMITTED_RESULTS = 1000  # above it nothing more is written: the ledger cannot be, and they stay in memory till it is
 VACUUM_SECONDS = 1800.0  # at least so long between two: each holds everything else up, for seconds in a large store
-ANNOUNCED_KEYS = 10_000  # attempts that were called searchable and have not ended; some were given up and never will
 
 _decode = msgspec.msgpack.Decoder(ToConsumer).decode
 
@@ -58,17 +58,17 @@ class Writer:
         batch_points: int,
         commit_bytes: int,
         say: Callable[[Message], object],
-        on_removed: Callable[[str], object] = lambda video_id: None,
+        labelling: Labels,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """batch_points: written at once, between two looks at what has come; commit_bytes: of credit that may wait for
-        a flush; on_removed: told of each video whose points are gone.
+        a flush; labelling: given each label in its turn, and told of each video whose points are gone.
         """
         self._access = access
         self._spool = spool
         self._batch_points = batch_points
         self._say = say
-        self._on_removed = on_removed
+        self._labelling = labelling
         self._clock = clock
         self.acknowledgements = Acknowledgements()
         self._queue: deque[Item] = deque()
@@ -76,7 +76,7 @@ class Writer:
         self._replaying: list[Item] = []  # read back from the spool, and not written yet
         self._operations: deque[Waiting] = deque()
         self._uncommitted: dict[tuple[TaskKey, int], list[Item]] = {}
-        self._announced: dict[TaskKey, None] = {}
+        self._announced = Announced()
         self._disk = Retry()
         self._disk_trouble = ""
         self._is_spool_full = False
@@ -96,7 +96,7 @@ class Writer:
         for item in self._uncommitted.pop((key, section), ()):
             self._settle(item)
 
-    def operate(self, operation: Operation) -> None:
+    def operate(self, operation: Operation | Label) -> None:
         """Do this when all that was received before it is in the store and will not be written again."""
         self._operations.append(Waiting(operation, self.acknowledgements.next_ticket, self._spool.seal()))
 
@@ -274,20 +274,14 @@ class Writer:
         """The item, and all before it, is on the store's disk."""
         match item.message:
             case Points(key=key) as points:
-                self._announce(key, bool(points.ids))
+                if points.ids and self._announced.add(key):
+                    self._say(Searchable(key=key))
                 self._settle(item)
             case TaskResult(key=key, section=section) as result:
                 self._uncommitted.setdefault((key, section), []).append(item)
                 self._say(TaskDurable(result=result))
                 if result.resume is None:
-                    self._announced.pop(key, None)
-
-    def _announce(self, key: TaskKey, has_points: bool) -> None:
-        if has_points and key not in self._announced:
-            if len(self._announced) >= ANNOUNCED_KEYS:
-                self._announced.pop(next(iter(self._announced)))
-            self._announced[key] = None
-            self._say(Searchable(key=key))
+                    self._announced.forget(key)
 
     def _settle(self, item: Item) -> None:
         if item.segment is None:
@@ -332,7 +326,11 @@ class Writer:
         """Nothing that came before it can be written after it: not by us, nor by a successor, nor sent once more."""
         return self.acknowledgements.oldest >= waiting.ticket and self._spool.oldest >= waiting.segment
 
-    def _operate(self, operation: Operation) -> bool:
+    def _operate(self, operation: Operation | Label) -> bool:
+        if isinstance(operation, Label):
+            self._operations.popleft()
+            self._labelling.add(operation)
+            return True
         error: str | None = None
         try:
             if not self._access.attempt(lambda store: perform(store, operation)):
@@ -344,6 +342,6 @@ class Writer:
         self._operations.popleft()
         if isinstance(operation, Remove):
             self._has_removed = True
-            self._on_removed(operation.video_id)
+            self._labelling.forget(operation.video_id)
         self._say(OperationDone(request=operation.request, error=error))
         return True

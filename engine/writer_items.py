@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from engine.store_work import Operation, stored_points
 from stages.store import StoredPoint
-from transport.messages import Points, TaskResult
+from transport.messages import Label, Points, TaskKey, TaskResult
+
+ANNOUNCED_KEYS = 10_000  # attempts that were called searchable and have not ended; some were given up and never will
 
 
 @dataclass(slots=True)
@@ -28,9 +31,39 @@ class Item:
 class Waiting:
     """An operation, and what must be done with before it: messages below a ticket, and segments of the spool."""
 
-    operation: Operation
+    operation: Operation | Label
     ticket: int
     segment: int
+
+
+class Labels(Protocol):
+    """Who finds the speakers."""
+
+    def add(self, message: Label) -> None:
+        """Do this in its turn."""
+
+    def forget(self, video_id: str) -> None:
+        """The points of this video are gone."""
+
+
+class Announced:
+    """Attempts of which points are searchable, each said once."""
+
+    def __init__(self) -> None:
+        self._keys: dict[TaskKey, None] = {}
+
+    def add(self, key: TaskKey) -> bool:
+        """True: it is new."""
+        if key in self._keys:
+            return False
+        if len(self._keys) >= ANNOUNCED_KEYS:
+            self._keys.pop(next(iter(self._keys)))
+        self._keys[key] = None
+        return True
+
+    def forget(self, key: TaskKey) -> None:
+        """It has ended."""
+        self._keys.pop(key, None)
 
 
 def batch_of(items: Iterator[Item], limit: int) -> list[Item]:

@@ -1,5 +1,6 @@
 """The consumer as a process: a server that fails, kills at every place, drains; and whole runs against such a one."""
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -311,6 +312,22 @@ def test_operations_and_searches_go_between_the_points(harness: Callable[..., Ha
         store = open_store(consumer.config.store, None)
         assert [(video.video_id, video.path) for video in stored_videos(store)] == [("video-1", "newer")]
         store.close()
+
+
+def test_points_that_were_sent_before_an_operation_are_written_before_it(harness: Callable[..., Harness]) -> None:
+    """Its word comes by another socket, and may be read first."""
+    consumer = harness()
+    consumer.until(lambda: consumer.is_ready)
+    send_task(consumer, 1, 1)
+    consumer.until(lambda: consumer.all_acknowledged)
+    consumer.process.send_signal(signal.SIGSTOP)
+    send_task(consumer, 2, 4)
+    consumer.until(lambda: not consumer._unsent)
+    consumer.tell(Remove(request=1, video_id="video-2"))
+    consumer.process.send_signal(signal.SIGCONT)
+    consumer.until(lambda: 1 in consumer.operations and consumer.all_acknowledged)
+    assert consumer.drain() == ExitCode.OK
+    assert {point.payload["video_id"] for point in stored(consumer.config.store).values()} == {"video-1"}
 
 
 def test_a_search_while_the_store_is_away_is_answered_at_once(harness: Callable[..., Harness]) -> None:

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.writer import DRAIN_PATIENCE_SECONDS, VACUUM_SECONDS
+from engine.writer_items import Announced
 from stages.errors import StoreError, StoreUnavailable
 from tests.writer_rig import Rig, points_message, record_bytes
-from transport.messages import OperationDone, RecordVideo, Remove, Repath, TaskDurable, TaskKey
+from transport.messages import Label, OperationDone, RecordVideo, Remove, Repath, TaskDurable, TaskKey
 
 KEY, OTHER = TaskKey(1, 0), TaskKey(2, 0)
 
@@ -116,16 +117,15 @@ def test_an_attempt_is_called_searchable_once(rig: Rig) -> None:
     rig.result(KEY)
     rig.turns(3)
     assert rig.searchable == [KEY, OTHER], "not one without points"
-    assert rig.writer._announced == {OTHER: None}, "what has ended is forgotten"
+    assert not rig.writer._announced.add(OTHER)
+    assert rig.writer._announced.add(KEY), "what has ended is forgotten"
 
 
-def test_what_is_remembered_of_attempts_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.writer.ANNOUNCED_KEYS", 3)
-    for number in range(10):
-        rig.points("v", number, key=TaskKey(number, 0))
-    rig.turns(5)
-    assert len(rig.searchable) == 10
-    assert len(rig.writer._announced) == 3
+def test_what_is_remembered_of_attempts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.writer_items.ANNOUNCED_KEYS", 3)
+    announced = Announced()
+    assert all(announced.add(TaskKey(number, 0)) for number in range(10))
+    assert [announced.add(TaskKey(number, 0)) for number in (7, 8, 9, 6)] == [False, False, False, True]
 
 
 # --- while the store is away ----------------------------------------------------------------------------------------
@@ -477,6 +477,28 @@ def test_an_operation_waits_until_nothing_before_it_can_be_written_again(rig: Ri
     assert rig.frames == {}
 
 
+def test_a_label_waits_until_nothing_before_it_can_be_written_again(rig: Rig) -> None:
+    """Written again, the points would lose it; and what comes behind it is written behind it."""
+    rig.points("v", 1)
+    rig.result(KEY)
+    rig.commits = False
+    rig.turns(3)
+    rig.operate(Label(request=1, video_id="v", model="m"))
+    rig.points("v", 2)
+    rig.turns(3)
+    assert {name: facts["path"] for name, facts in rig.frames.items()} == {"v/1": "old"}
+    rig.commits = True
+    rig.finish()
+    assert {name: facts["path"] for name, facts in rig.frames.items()} == {"v/1": "labelled", "v/2": "old"}
+
+
+def test_who_labels_hears_of_points_that_were_removed(rig: Rig) -> None:
+    rig.points("v", 1)
+    rig.operate(Remove(request=1, video_id="v"))
+    rig.finish()
+    assert rig.forgotten == ["v"]
+
+
 def test_an_operation_that_the_store_refuses_is_answered(rig: Rig) -> None:
     rig.turn()
     rig.operate(Remove(request=7, video_id="v"))
@@ -569,6 +591,7 @@ STEPS = st.one_of(
     st.tuples(st.just("result")),
     st.tuples(st.just("remove"), st.sampled_from(VIDEOS)),
     st.tuples(st.just("repath"), st.sampled_from(VIDEOS)),
+    st.tuples(st.just("label"), st.sampled_from(VIDEOS)),
     st.tuples(st.just("away")),
     st.tuples(st.just("back")),
     st.tuples(st.just("full")),
@@ -615,7 +638,7 @@ class Model:
             case ["result"]:
                 rig.result(TaskKey(self.results, 0))
                 self.results += 1
-            case (("remove" | "repath"), video) if video not in busy:
+            case (("remove" | "repath" | "label"), video) if video not in busy:
                 self._operate(kind, video)
             case ["away"]:
                 rig.store.go_away()
@@ -636,9 +659,12 @@ class Model:
         if kind == "remove":
             self.rig.operate(Remove(request=self.count, video_id=video))
             self.expected = {name: path for name, path in self.expected.items() if not name.startswith(video)}
-        else:
+        elif kind == "repath":
             self.rig.operate(Repath(request=self.count, video_id=video, shown_path="new"))
             self.expected |= {name: "new" for name in self.expected if name.startswith(video)}
+        else:
+            self.rig.operate(Label(request=self.count, video_id=video, model="m"))
+            self.expected |= {name: "labelled" for name in self.expected if name.startswith(video)}
 
 
 @given(steps=st.lists(STEPS, max_size=60), spool_bytes=st.sampled_from([0, 1500, 1 << 20]))

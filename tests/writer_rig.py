@@ -16,7 +16,7 @@ from engine.writer import Writer
 from stages.errors import StoreError, StoreUnavailable
 from stages.store import CollectionSpec, Filter, Hit, StoredPoint
 from transport.codec import encode, spec_of
-from transport.messages import Message, OperationDone, Points, Searchable, TaskDurable, TaskKey, TaskResult
+from transport.messages import Label, Message, OperationDone, Points, Searchable, TaskDurable, TaskKey, TaskResult
 
 MIB = 1 << 20
 DIMENSIONS = {"image": 3}
@@ -151,6 +151,23 @@ def result_message(key: TaskKey, section: int = 0) -> TaskResult:
     )
 
 
+class Labelled:
+    """Labels at once."""
+
+    def __init__(self, rig: "Rig") -> None:
+        self._rig = rig
+
+    def add(self, message: Label) -> None:
+        """Every frame gets its label, which a frame that is written again loses."""
+        for facts in self._rig.store.collections["frames"].values():
+            if facts["video_id"] == message.video_id:
+                facts["path"] = "labelled"
+        del self._rig.operations[message.request]
+
+    def forget(self, video_id: str) -> None:
+        self._rig.forgotten.append(video_id)
+
+
 class Rig:
     """An engine that keeps what is not acknowledged, a supervisor with a ledger, and the writer between them."""
 
@@ -174,7 +191,8 @@ class Rig:
         self.heard: list[Message] = []
         self.ledger: list[tuple[TaskKey, int]] = []
         self.unanswered: list[TaskResult] = []
-        self.operations: dict[int, Operation] = {}  # that are not done
+        self.operations: dict[int, Operation | Label] = {}  # that are not done
+        self.forgotten: list[str] = []  # videos whose points were removed
         self.kept: list[tuple[Message, memoryview | None]] = []  # by the engine: not acknowledged
         self.released: list[int] = []
         self.start()
@@ -191,7 +209,9 @@ class Rig:
             create=lambda path: FullDisk(path, self),
             free_bytes=lambda path: 1 << 40,
         )
-        self.writer = Writer(self.access, self.spool, self.batch_points, self.commit_bytes, self._hear, clock=clock)
+        self.writer = Writer(
+            self.access, self.spool, self.batch_points, self.commit_bytes, self._hear, Labelled(self), clock=clock
+        )
         self.unanswered.clear()
         if is_prepared:
             self.access.prepare(collection_specs(DIMENSIONS))
@@ -221,7 +241,7 @@ class Rig:
     def _pass(self, message: Any, payload: memoryview | None) -> None:
         self.writer.receive(b"engine", message, payload, cost_of(message, payload))
 
-    def operate(self, operation: Operation) -> None:
+    def operate(self, operation: Operation | Label) -> None:
         """The supervisor asks for an operation."""
         self.operations[operation.request] = operation
         self.writer.operate(operation)

@@ -79,7 +79,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 OF_SUPERVISOR = ((failpoints.BEFORE_COMMIT, 4), (failpoints.AFTER_COMMIT, 5), (failpoints.DURING_DRAIN, 1))
-OF_CHILDREN = ((failpoints.BEFORE_UPSERT, 2), (failpoints.AFTER_UPSERT, 2), (failpoints.DURING_START, 1))
+OF_CHILDREN = (
+    (failpoints.BEFORE_UPSERT, 2),
+    (failpoints.AFTER_UPSERT, 2),
+    (failpoints.BEFORE_CREDIT, 2),
+    (failpoints.DURING_START, 1),
+)
 OF_SPOOL = ((failpoints.DURING_SPOOL_FLUSH, 1), (failpoints.DURING_REPLAY, 1))
 
 
