@@ -57,6 +57,18 @@ class Egress(threading.Thread):
         self._replaced.set()
         self._bell.ring()
 
+    def fence(self, number: int, coming: int) -> None:
+        """Called by the main thread: `take_passed` says when all that was put, and the next so many, are durable."""
+        with self._lock:
+            self._delivery.fence(number, coming)
+
+    def take_passed(self) -> int | None:
+        """Called by the main thread: the last fence that is passed; each is given once."""
+        if not self._delivery.has_fences:  # nearly always, and no reason to wait for the other thread
+            return None
+        with self._lock:
+            return self._delivery.take_passed()
+
     def close(self) -> None:
         """Called by the main thread: end, whatever is left."""
         self._closing.set()

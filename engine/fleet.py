@@ -11,7 +11,21 @@ from engine.config import Config
 from engine.errors import StartError
 from engine.failpoints import DURING_DRAIN, reach
 from engine.worker import Endpoints, WorkerSpec
-from transport.messages import Condemned, Drain, Message, Prepare, Ready, Suspect, ToSupervisor
+from transport.messages import (
+    Abort,
+    Condemned,
+    ConsumerReplaced,
+    Drain,
+    Fence,
+    Hello,
+    Message,
+    Passed,
+    Prepare,
+    Ready,
+    Suspect,
+    TaskKey,
+    ToSupervisor,
+)
 from transport.sockets import Channel, Received
 
 POLL_MS = 200  # a death wakes the poll at once; this is for timers
@@ -54,6 +68,7 @@ class Fleet:
         self.control: Channel[Any] = Channel.bind(context, endpoints.control, ToSupervisor)
         self.control.socket.setsockopt(zmq.SNDTIMEO, 0)  # a child that hangs must not hold us up, too
         self._generation = 0
+        self._fences = self._passed = 0  # sent to the engine, and answered
         self._prepare: Prepare | None = None  # what a consumer must know before it is ready
         self.extra_sockets: list[zmq.Socket[bytes]] = []  # whose messages wake the poll, too
         # The consumer first: a store that is locked or full is said before minutes of model loading.
@@ -92,6 +107,8 @@ class Fleet:
             child.kill()
         for child in children:
             child.close()
+        if self.engine in children:
+            self._passed = self._fences  # what it had not given is gone, and is done again
 
     def replace_decoder(self, dead: Child) -> None:
         """Start a successor for a decoder that was ended."""
@@ -138,10 +155,33 @@ class Fleet:
         if not self.consumer.ready:
             self.send(self.consumer, self._prepare)
 
-    def consumer_is_there(self) -> None:
-        """It has said hello: if it is a successor, all that it needs is known."""
-        if self._prepare is not None:
-            self.send(self.consumer, self._prepare)
+    def consumer_took_over(self) -> None:
+        """It is ready, in the place of one that died: it gets what that one had not acknowledged."""
+        self._tell_engine(ConsumerReplaced())
+
+    def abort(self, key: TaskKey) -> None:
+        """Nothing more is to come of this attempt."""
+        self._tell_engine(Abort(key=key))
+
+    def _tell_engine(self, message: Message) -> None:
+        """Of what concerns the points that are on their way, and a fence behind it."""
+        if self.engine.is_alive and self.send(self.engine, message):
+            self._fences += self.send(self.engine, Fence(number=self._fences + 1))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no points can come any more that were made before the engine heard of an abort, or of a consumer that
+        took over. Until then nothing may be done with stored points: these would come behind it, and undo it.
+        """
+        return self._passed >= self._fences
+
+    def heard(self, child: Child, message: Message) -> None:
+        """Take note of what concerns how the children work together."""
+        match message:
+            case Hello() if child is self.consumer and self._prepare is not None:
+                self.send(child, self._prepare)  # a successor: all that it needs is known
+            case Passed(number=number) if child is self.engine:
+                self._passed = max(self._passed, number)  # of one that is gone, it may come late
 
     def poll(self, timeout_ms: int = POLL_MS) -> Iterator[Received[Any]]:
         """Wait for messages, log lines or deaths, and give the messages that came."""

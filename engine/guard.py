@@ -22,7 +22,7 @@ from engine.recovery import LAST_WORDS_SECONDS, Recovery
 from engine.retirement import Retirement
 from engine.status import ProcessState, process_state
 from engine.tasks import Board
-from transport.messages import Abort, ConsumerReplaced, Drain, TaskKey
+from transport.messages import Drain, TaskKey
 from transport.sockets import Received
 
 HEAR_OUT_MS = 20  # for what lies in our socket when the engine is dead
@@ -86,7 +86,7 @@ class Guard:
         """It can take work; a consumer that took another's place gets what that one had not acknowledged."""
         role = child.spec.role
         if role == "consumer" and self.restarts[child.name] and not child.ready:  # the dead one may never have been
-            self._fleet.send(self._fleet.engine, ConsumerReplaced())
+            self._fleet.consumer_took_over()
         child.ready = True
         self._was_ready.add(role)
 
@@ -152,7 +152,7 @@ class Guard:
             board.decoder_lost(key, reason, now, strange)
             self._losses.popleft()
             # Even of a task that another attempt has settled: the engine would wait for the end of this one for ever.
-            self._fleet.send(self._fleet.engine, Abort(key=key))
+            self._fleet.abort(key)
         if self._engine_gone is not None:
             if board.engine_lost(self._engine_gone, now, accuse=self._was_solo):
                 self._recovery.progress()

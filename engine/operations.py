@@ -62,12 +62,15 @@ class Operations:
         return self._outbox.is_removing(video_id)
 
     def send(self, fleet: Fleet) -> None:
-        """Give the consumer what it can take. A new consumer is given again what the last one did not answer."""
+        """Give the consumer what it can take, when the fleet is settled. A new one is given again what the last one did
+        not answer.
+        """
         consumer = fleet.consumer
         if consumer.identity != self._sent_to:
             self._sent.clear()
             self._sent_to, self._may_be_more = consumer.identity, True
-        if not self._may_be_more or not consumer.ready or len(self._sent) >= IN_FLIGHT:
+        is_time = consumer.ready and fleet.is_settled
+        if not (self._may_be_more and is_time) or len(self._sent) >= IN_FLIGHT:
             return
         pending = self._outbox.pending(IN_FLIGHT)
         for operation in pending:

@@ -64,6 +64,8 @@ class Delivery:
         self._sent: deque[Outgoing] = deque()
         self._credit = CreditAccount()
         self._returned_bytes = 0  # credit that came back, less that of the messages it was for
+        self._put = self._durable = 0  # messages so far
+        self._fences: deque[tuple[int, int]] = deque()  # number, and how many messages must be durable for it
 
     @property
     def is_empty(self) -> bool:
@@ -74,6 +76,23 @@ class Delivery:
         """Add a message."""
         self._unsent.append(outgoing)
         self.unsent_bytes += outgoing.cost_bytes
+        self._put += 1
+
+    def fence(self, number: int, coming: int) -> None:
+        """`take_passed` says when all that was put, and the next so many, are durable."""
+        self._fences.append((number, self._put + coming))
+
+    @property
+    def has_fences(self) -> bool:
+        """Whether one is not passed yet, or not given."""
+        return bool(self._fences)
+
+    def take_passed(self) -> int | None:
+        """The last fence that is passed; each is given once."""
+        passed: int | None = None
+        while self._fences and self._fences[0][1] <= self._durable:
+            passed, _ = self._fences.popleft()
+        return passed
 
     def grant(self, credit_bytes: int) -> None:
         """Credit came: at first the share, then that of messages which are durable now."""
@@ -84,6 +103,7 @@ class Delivery:
         self._returned_bytes += credit_bytes
         while self._sent and self._sent[0].cost_bytes <= self._returned_bytes:
             self._returned_bytes -= self._sent.popleft().cost_bytes
+            self._durable += 1
 
     @property
     def may_send(self) -> bool:

@@ -35,7 +35,9 @@ from transport.messages import (
     EmbedQuery,
     EngineLost,
     EngineStats,
+    Fence,
     ModelStats,
+    Passed,
     Ready,
     Receiving,
     Suspect,
@@ -158,6 +160,8 @@ class EngineProcess:
         if self._engine.released:
             self._ingress.release(self._engine.released)
             self._engine.released.clear()
+        if (number := self._egress.take_passed()) is not None:
+            self._control.send(Passed(number=number))
         while self._engine.queries.answers:
             self._control.send(self._engine.queries.answers.popleft())
 
@@ -170,6 +174,8 @@ class EngineProcess:
                     self._engine.ask(query, time.monotonic())
                 case ConsumerReplaced():
                     self._egress.consumer_replaced()
+                case Fence(number=number):
+                    self._egress.fence(number, len(self._engine.outbox))
                 case Drain():
                     self._draining = True
 

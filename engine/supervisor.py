@@ -33,14 +33,12 @@ from engine.tasks import Board
 from engine.trace import TraceFile, traced
 from stages.store_directory import StoreDirectory
 from transport.messages import (
-    Abort,
     Committed,
     ConsumerStats,
     Decoded,
     DecoderStats,
     EngineLost,
     EngineStats,
-    Hello,
     OperationDone,
     Probed,
     Progress,
@@ -264,9 +262,8 @@ class Supervisor:
         if child is None:
             return
         guard.heard(child)
+        fleet.heard(child, received.message)
         match received.message:
-            case Hello() if child is fleet.consumer:
-                fleet.consumer_is_there()
             case Receiving(frame_format=frame_format) if child is fleet.engine:
                 child.receiving = True  # what is decoded while the models load waits in the engine
                 self.board = self.board or self.records.open_board(self._config, frame_format, self._extension is None)
@@ -288,7 +285,7 @@ class Supervisor:
                 self._inbox.append(received)
             case TaskFailed(key=key):
                 guard.free(received.sender)
-                fleet.send(fleet.engine, Abort(key=key))
+                fleet.abort(key)
                 self._inbox.append(received)
             case TaskDurable() | OperationDone():
                 self._inbox.append(received)
@@ -345,6 +342,8 @@ class Supervisor:
                 guard.durable(result.key)
                 if board.durable(result, now):
                     self.recovery.progress()
+                while board.withdrawn:
+                    fleet.abort(board.withdrawn.popleft())
                 fleet.send(fleet.consumer, Committed(key=result.key, section=result.section))
             case OperationDone():
                 self._operations.done(message)

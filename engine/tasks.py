@@ -49,6 +49,7 @@ class Board:
         self._last_probe = 0  # their ids are negative: they are in no book
         self.jobs: dict[bytes, VideoJob] = {}  # in work, by path
         self.finished: deque[VideoJob] = deque()  # to be taken by the supervisor
+        self.withdrawn: deque[TaskKey] = deque()  # the same: attempts given out, at what an older one has done since
 
     @property
     def queued_tasks(self) -> int:
@@ -137,6 +138,7 @@ class Board:
 
     def durable(self, result: TaskResult, now_seconds: float) -> bool:
         """Every point of an attempt, or of a section of it, is in the store; an older attempt than the last counts too.
+        Nothing may come of the last then: see `withdrawn`.
 
         False: it is known, or belongs to no video in work; the book takes it all the same if it knows its task.
         """
@@ -154,7 +156,8 @@ class Board:
         if result.resume is not None:
             task.section, task.resume = result.resume.section, result.resume
         else:
-            self._settle(task)
+            if self._settle(task) and task.key != result.key:
+                self.withdrawn.append(task.key)
             self._finish_if_done(task.job, now_seconds)
         return True
 
@@ -282,14 +285,16 @@ class Board:
             reason = f"{code}: {message}"
             job.gaps.append(Gap(start_seconds=begin, end_seconds=max(begin, task.end_seconds), reason=reason))
 
-    def _settle(self, task: Task) -> None:
-        """Close a task: done or given up. A retry of it that still waits is withdrawn."""
+    def _settle(self, task: Task) -> bool:
+        """Close a task: done or given up. A retry of it that still waits is withdrawn. True: none waited."""
         del self._tasks[task.task_id]
         queue = self._queues.get(task.job.priority)
-        if queue is not None and task in queue:
+        waits = queue is not None and task in queue
+        if queue is not None and waits:
             queue.remove(task)
         task.job.open_tasks.pop(task.task_id)
         task.job.settled_seconds += task.end_seconds - task.start_seconds
+        return not waits
 
     def _finish_if_done(self, job: VideoJob, now_seconds: float) -> None:
         if job.open_tasks:

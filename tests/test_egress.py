@@ -151,6 +151,29 @@ def test_a_successor_gets_everything_that_is_not_acknowledged_and_nothing_else(
         wait_until(lambda: egress.is_empty)
 
 
+def test_a_fence_is_passed_when_a_successor_has_what_the_one_before_it_had_been_sent(
+    endpoint: str, consumer_at: Callable[..., FakeConsumer]
+) -> None:
+    first = consumer_at()
+    with started(endpoint) as egress:
+        for number in range(2):
+            egress.put(points(number))
+        assert [first.take() for _ in range(2)] == [0, 1]
+        first.die()
+        second = consumer_at()
+        egress.consumer_replaced()
+        egress.fence(1, coming=0)
+        assert [second.take() for _ in range(2)] == [0, 1]
+        egress.put(points(2))
+        assert second.take() == 2
+        second.acknowledge(1)
+        wait_until(lambda: len(egress._delivery._sent) == 2)
+        assert egress.take_passed() is None
+        second.acknowledge(1)
+        wait_until(lambda: len(egress._delivery._sent) == 1)
+        assert egress.take_passed() == 1
+
+
 def test_nothing_goes_to_a_successor_under_the_old_name(
     endpoint: str, consumer_at: Callable[..., FakeConsumer]
 ) -> None:

@@ -62,6 +62,8 @@ class Child:
 class Fleet:
     """The children, and what each was told."""
 
+    is_settled = True
+
     def __init__(self, decoders: int) -> None:
         self.generation = 0
         self.consumer = self.start("consumer")
@@ -99,6 +101,12 @@ class Fleet:
         assert all(child.closed for child in (self.engine, *self.decoders))
         self.engine = self.start("engine")
         self.decoders = [self.start("decoder", decoder.spec.index) for decoder in self.decoders]
+
+    def consumer_took_over(self) -> None:
+        self.send(self.engine, ConsumerReplaced())
+
+    def abort(self, key: TaskKey) -> None:
+        self.send(self.engine, Abort(key=key))
 
     def send(self, child: Child, message: Message) -> bool:
         if child.is_alive:

@@ -25,6 +25,7 @@ class Fleet:
         self.consumer = Child("first")
         self.sent: list[Message] = []
         self.hears = True
+        self.is_settled = True
 
     def send(self, child: Child, message: Message) -> bool:
         if self.hears:
@@ -96,6 +97,17 @@ def test_a_consumer_that_is_not_ready_or_cannot_hear_is_told_later(operations: O
     assert send(operations, fleet) == []
     fleet.hears = True
     assert len(send(operations, fleet)) == 1
+
+
+def test_nothing_is_told_while_points_may_come_that_were_made_before(operations: Operations) -> None:
+    """Points of a video that come behind its label take the label away; behind its removal they bring it back."""
+    fleet = Fleet()
+    operations.label("v", "voice@1")
+    fleet.is_settled = False
+    assert send(operations, fleet) == []
+    assert operations.has_work()
+    fleet.is_settled = True
+    assert [type(message) for message in send(operations, fleet)] == [Label]
 
 
 def test_what_the_store_refuses_is_kept_and_told_no_more(operations: Operations) -> None:

@@ -69,6 +69,34 @@ def test_another_consumer_gets_first_what_is_not_acknowledged_and_then_the_rest(
     assert delivery.unsent_bytes == 0
 
 
+def test_a_fence_is_passed_when_all_that_was_put_before_it_is_durable() -> None:
+    delivery, messages = Delivery(), [message(number, 100) for number in range(5)]
+    cost = messages[0].cost_bytes
+    delivery.fence(1, coming=0)
+    assert delivery.take_passed() == 1, "there is nothing before it"
+    assert delivery.take_passed() is None
+    for each in messages[:3]:
+        delivery.put(each)
+    delivery.fence(2, coming=0)
+    delivery.fence(3, coming=1)
+    delivery.fence(4, coming=1)
+    delivery.grant(2 * cost)
+    assert all_of(delivery) == messages[:2]
+    delivery.grant(cost)
+    delivery.start_over()  # to the next consumer all but the first come again
+    delivery.grant(10 * SHARE)
+    for each in messages[3:]:
+        delivery.put(each)
+    assert all_of(delivery) == messages[1:]
+    delivery.grant(cost)
+    assert delivery.take_passed() is None
+    delivery.grant(cost)
+    assert delivery.take_passed() == 2
+    delivery.grant(cost)
+    assert delivery.take_passed() == 4, "which says it of 3, too"
+    assert not delivery.is_empty
+
+
 def test_a_message_larger_than_the_share_is_sent_again_too() -> None:
     delivery, large = Delivery(), message(1, 5 * SHARE)
     delivery.put(large)

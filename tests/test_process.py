@@ -28,11 +28,13 @@ from transport.messages import (
     EmbedQuery,
     EngineLost,
     EngineStats,
+    Fence,
     Frame,
     Grant,
     Hello,
     Join,
     Message,
+    Passed,
     QueryVectors,
     Ready,
     Receiving,
@@ -138,8 +140,13 @@ def test_a_draining_engine_ends_when_what_it_made_is_durable(tiny_models: TinyMo
         rig.tell(ConsumerReplaced())
         assert results_in(second, last=3) == [2, 3]
         assert len(second.held) == 3, "the point, and two results"
+        rig.tell(Fence(number=7))
+        second.acknowledge(2)
+        rig.wait_for(EngineStats)
         assert not rig.has_ended()
-        second.acknowledge(3)
+        assert not any(isinstance(message, Passed) for message in rig.heard)
+        second.acknowledge(1)
+        assert rig.wait_for(Passed).number == 7
         rig.child.process.join(timeout=ENOUGH_MS / 1000)
         assert rig.child.process.exitcode == 0
         second.die()

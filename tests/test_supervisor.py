@@ -21,6 +21,7 @@ from tests import test_guard
 from tests.runs import Meddler, settings_for
 from tests.test_tasks import FORMAT, media, result
 from transport.messages import (
+    Abort,
     ConsumerStats,
     Decoded,
     DecodeFrames,
@@ -37,6 +38,7 @@ from transport.messages import (
     Repath,
     TaskDurable,
     TaskFailed,
+    TaskKey,
 )
 from transport.sockets import Received
 
@@ -49,7 +51,7 @@ class Fleet(test_guard.Fleet):
     def engine_is_ready(self, ready: Ready) -> None:
         """Nobody has to prepare anything."""
 
-    def consumer_is_there(self) -> None:
+    def heard(self, child: Any, message: Any) -> None:
         """The same."""
 
 
@@ -196,6 +198,36 @@ def test_a_film_is_indexed_span_by_span_and_recorded(played: Played, film: Path)
     assert played.is_indexed(video_id)
     assert played.is_known(film)
     assert played.settled == [os.fsencode(film)]
+    assert [type(each) for each in played.operations()] == [RecordVideo]
+
+
+def test_a_film_is_recorded_when_nothing_can_come_of_an_attempt_that_another_one_made_needless(
+    played: Played, film: Path
+) -> None:
+    """A decoder dies when its task is sent, which is given to another; then the first attempt is durable after all.
+
+    What the other one still brought would be written behind what is done with the film when it is finished.
+    """
+    played.give(film)
+    played.probe()
+    while sum(isinstance(message, DecodeFrames) for _, message in played.fleet.sent) > 1:
+        played.do()
+    decoder, first = played.task()
+    played.says(decoder, Decoded(key=first.key))
+    played.turn()
+    decoder.die(-11)
+    played.turn()
+    (lost,) = played.told(Abort)
+    assert lost.key == first.key
+    _, second = played.task()
+    assert second.key == TaskKey(first.key.task_id, 1)
+    played.says(played.fleet.consumer, TaskDurable(result=result(first.key, points={"frames": 5})))
+    played.fleet.is_settled = False
+    played.turn()
+    assert [abort.key for abort in played.told(Abort)] == [second.key]
+    assert played.operations() == []
+    played.fleet.is_settled = True
+    played.turn()
     assert [type(each) for each in played.operations()] == [RecordVideo]
 
 

@@ -225,6 +225,23 @@ def test_an_older_attempt_that_turns_out_durable_withdraws_the_retry() -> None:
     board.durable(result(message.key, points={"frames": 3}), 2.0)
     assert board.next_message() is None
     assert only(board).points["frames"] == 3
+    assert not board.withdrawn, "nobody has it"
+
+
+def test_an_older_attempt_that_turns_out_durable_has_a_later_one_withdrawn_that_was_given_out() -> None:
+    """Its points would come behind whatever is done with the video when it is finished."""
+    board, (message,) = board_with(media(audio=None), Config(decode=DecodeOptions(span_seconds=1000)))
+    board.decoder_lost(message.key, "killed", 1.0)
+    retry: Any = board.next_message()
+    board.durable(result(message.key, points={"frames": 3}), 2.0)
+    assert list(board.withdrawn) == [retry.key] == [TaskKey(message.key.task_id, 1)]
+    assert only(board).points["frames"] == 3
+
+
+def test_an_attempt_that_is_durable_withdraws_nothing() -> None:
+    board, (message,) = board_with(media(audio=None), Config(decode=DecodeOptions(span_seconds=1000)))
+    board.durable(result(message.key, points={"frames": 3}), 2.0)
+    assert not board.withdrawn
 
 
 def test_the_same_content_under_two_paths_is_indexed_once() -> None:

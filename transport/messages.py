@@ -8,6 +8,7 @@ Who says what to whom:
     engine ──Join, Points, TaskResult──► consumer ──Grant──► engine
     consumer ──TaskDurable──► supervisor ──Committed──► consumer
     supervisor ──EmbedQuery──► engine ──QueryVectors──► supervisor ──SearchStore──► consumer ──StoreHits──► supervisor
+    supervisor ──Fence──► engine ──Passed──► supervisor
     supervisor ──Repath, Remove, RecordVideo, Label──► consumer ──OperationDone──► supervisor
     supervisor ──FetchPoints, SpeakersTask──► consumer ──FetchedPoints, SpeakersDone──► supervisor
 
@@ -23,6 +24,7 @@ from transport.orders import (
     DecodeFrames,
     Drain,
     EmbedQuery,
+    Fence,
     FetchPoints,
     Label,
     Prepare,
@@ -45,6 +47,7 @@ from transport.reports import (
     Hello,
     ModelStats,
     OperationDone,
+    Passed,
     Probed,
     Progress,
     QueryVectors,
@@ -109,6 +112,7 @@ __all__ = [
     "EmbedQuery",
     "EngineLost",
     "EngineStats",
+    "Fence",
     "FetchPoints",
     "FetchedPoints",
     "FoundPoint",
@@ -125,6 +129,7 @@ __all__ = [
     "ModelInfo",
     "ModelStats",
     "OperationDone",
+    "Passed",
     "Points",
     "Prepare",
     "Probe",
@@ -166,7 +171,7 @@ __all__ = [
 # --- what each socket may carry -------------------------------------------------------------------------------------
 
 ToDecoder = Probe | DecodeFrames | DecodeAudio | Drain
-ToEngineControl = Abort | Drain | ConsumerReplaced | EmbedQuery
+ToEngineControl = Abort | Drain | ConsumerReplaced | Fence | EmbedQuery
 ToConsumerControl = (
     Prepare | Drain | Committed | SearchStore | Repath | Remove | RecordVideo | Label | SpeakersTask | FetchPoints
 )
@@ -174,6 +179,7 @@ ToSupervisor = (
     Hello
     | Ready
     | Receiving
+    | Passed
     | Probed
     | Progress
     | Decoded

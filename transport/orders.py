@@ -52,6 +52,12 @@ class ConsumerReplaced(Message, frozen=True):
     """To the engine: another consumer has taken the place of the one that died; send it what is not acknowledged."""
 
 
+class Fence(Message, frozen=True):
+    """To the engine: say Passed when the consumer has for good all that came out of you until now."""
+
+    number: int
+
+
 class EmbedQuery(Message, frozen=True):
     """To the engine: vectors of a search query, ahead of all other work."""
 

@@ -33,6 +33,12 @@ class Ready(Message, frozen=True):
     notes: tuple[str, ...] = ()  # what whoever started the run should know of the device
 
 
+class Passed(Message, frozen=True):
+    """Answer to Fence; and to all that came before it."""
+
+    number: int
+
+
 class Probed(Message, frozen=True):
     """Answer to Probe."""
 
