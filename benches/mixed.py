@@ -123,17 +123,20 @@ def long_film(directory: Path, hours: float, media: Path | None = MEDIA, height:
         return repeated(source.path, directory / name, hours * 3600)
 
 
-def spoken_film(directory: Path, hours: float, media: Path | None, height: int) -> Path:
+def spoken_film(directory: Path, hours: float, media: Path | None, height: int, of_seconds: float = math.inf) -> Path:
     """As `long_film`, of the longest video with sound, encoded anew with so many lines, a wide picture.
 
-    Raises MediaError as `sources` does.
+    of_seconds: of it, repeated. Raises MediaError as `sources` does.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as drawn:
         source = film_source(sources(media, Path(drawn)))
+        taken = source.path
+        if of_seconds < source.seconds:
+            taken = repeated(source.path, Path(drawn) / f"taken{source.path.suffix}", of_seconds)
         size = (round(height * 8 / 9) * 2, height)
         recipe = Recipe(f"spoken-{height}p.mp4", "libx264", {"preset": "ultrafast"}, size, "aac")
-        scaled = encoded(source.path, Path(drawn) / recipe.name, recipe)
+        scaled = encoded(taken, Path(drawn) / recipe.name, recipe)
         return repeated(scaled, directory / f"film-spoken-{height}p-{hours:g}h.mp4", hours * 3600)
 
 

@@ -10,6 +10,7 @@ from transport.messages import MediaInfo
 
 # More spans of one video than its decoders can share only cost; but a drain has to wait for the end of one.
 MANY_SPANS, LONGEST_STRETCH = 10, 3.0
+LONG_PART = 0.875  # of a video; behind it spans are short: all decoders wait for the one that gets the last
 KEYFRAMES_STRETCH = 4  # key frames alone take a seventh of the time
 
 Spans = tuple[tuple[float, float | None], ...]
@@ -24,8 +25,8 @@ def spans_of(media: MediaInfo, options: DecodeOptions) -> Spans:
 
 def plan_spans(duration_seconds: float | None, options: DecodeOptions, key_seconds: Sequence[float] = ()) -> Spans:
     """Cut a video into spans [start, end) of about decode.span_seconds, on the sampling grid; longer ones where the
-    video is long, or where only key frames are wanted. A span begins behind the first of `key_seconds` that comes in
-    the half of it.
+    video is long, but for its end, or where only key frames are wanted. A span begins behind the first of `key_seconds`
+    that comes in the half of it.
 
     The last is open-ended, because durations lie; one of unknown or absurd duration is a single span.
     """
@@ -40,16 +41,20 @@ def nominal_edges(duration_seconds: float | None, options: DecodeOptions) -> lis
     if duration_seconds is None or not 0 < duration_seconds <= options.max_hours * 3600:
         return [0.0]
     grid = Grid(options.fps)
-    cells = max(1, grid.cell_of(round(_span_seconds(duration_seconds, options) * MICROSECONDS)))
-    span_us = grid.edge_us(cells)
-    count = max(1, math.floor(duration_seconds * MICROSECONDS / span_us + 0.5))  # the last: half to one and a half
-    return [grid.edge_us(index * cells) / MICROSECONDS for index in range(count)]
 
+    def cells_of(seconds: float) -> int:
+        return max(1, grid.cell_of(round(seconds * MICROSECONDS)))
 
-def _span_seconds(duration_seconds: float, options: DecodeOptions) -> float:
-    """For every span the file is opened anew, which takes the longer the longer it is: an MP4 of 2 hours 27 ms."""
+    # For every span the file is opened anew, which takes the longer the longer it is: an MP4 of 2 hours 27 ms.
     stretch = min(max(1.0, duration_seconds / options.span_seconds / MANY_SPANS), LONGEST_STRETCH)
-    return options.span_seconds * stretch * (KEYFRAMES_STRETCH if options.sampling == "keyframes" else 1)
+    shortest = options.span_seconds * (KEYFRAMES_STRETCH if options.sampling == "keyframes" else 1)
+    short, long = cells_of(shortest), cells_of(shortest * stretch)
+    total_us = duration_seconds * MICROSECONDS
+    longs = math.floor(total_us * LONG_PART / grid.edge_us(long)) if stretch > 1 else 0
+    rest_us = total_us - grid.edge_us(longs * long)
+    shorts = max(1, math.floor(rest_us / grid.edge_us(short) + 0.5))  # the last: half to one and a half
+    cells = [*(index * long for index in range(longs)), *(longs * long + index * short for index in range(shorts))]
+    return [grid.edge_us(cell) / MICROSECONDS for cell in cells]
 
 
 def _moved(edges: list[float], key_seconds: Sequence[float], grid: Grid) -> list[float]:

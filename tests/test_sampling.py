@@ -98,15 +98,21 @@ def test_a_short_rest_joins_the_last_span() -> None:
 def test_long_videos_have_fewer_spans_and_key_frames_still_fewer() -> None:
     """A span costs opening the file, which costs more for a long one; beside it, decoding key frames costs little."""
 
-    def lengths(hours: float, sampling: Literal["fps", "keyframes"] = "fps") -> set[float]:
+    def longest(hours: float, sampling: Literal["fps", "keyframes"] = "fps") -> float:
         spans = plan_spans(hours * 3600, DecodeOptions(sampling=sampling))
-        return {end - start for start, end in spans if end is not None}
+        return max(end - start for start, end in spans if end is not None)
 
-    assert lengths(1 / 6) == {60.0}
-    assert lengths(1 / 4) == {90.0}
-    assert lengths(0.5) == lengths(20.0) == {180.0}
-    assert lengths(1 / 6, "keyframes") == {240.0}
-    assert lengths(2.0, "keyframes") == {720.0}
+    assert longest(1 / 6) == 60.0
+    assert longest(1 / 4) == 90.0
+    assert longest(0.5) == longest(20.0) == 180.0
+    assert longest(1 / 6, "keyframes") == 240.0
+    assert longest(2.0, "keyframes") == 720.0
+
+
+def test_at_the_end_of_a_long_video_spans_are_short_so_that_no_decoder_is_waited_for() -> None:
+    spans = plan_spans(7200.0, DecodeOptions())
+    assert [end - start for start, end in spans if end is not None] == [180.0] * 35 + [60.0] * 14
+    assert spans[-1] == (7140.0, None)
 
 
 @given(st.lists(st.integers(0, 20_000_000), min_size=1, max_size=60, unique=True), rates, st.floats(1, 9))
