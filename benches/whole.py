@@ -113,7 +113,7 @@ def measure(arguments: Namespace) -> Findings:
             tables=[seconds_table(rounds), start_table(rounds), processes_table(rounds), media_table(warm)],
             ratios=ratios(rounds),
             charts=charts(rounds.whole[-1], traced),
-            notes=notes(rounds, media),
+            notes=notes(rounds, media, arguments.settings),
         )
 
 
@@ -249,12 +249,13 @@ def media_table(run: Seen) -> Table:
     return Table("Media", ("file", "s", "frames", "speech", "voices", "status"), rows)
 
 
-def notes(rounds: Rounds, media: Sequence[Path]) -> list[str]:
-    """What misleads."""
+def notes(rounds: Rounds, media: Sequence[Path], settings: Sequence[str] = ()) -> list[str]:
+    """What misleads. settings: given by whoever runs it."""
     minutes = sum(map(media_seconds, media)) / 60
+    said = f", but for {', '.join(settings)}" if settings else ""
     return [
-        f"{len(media)} files of {minutes:.1f} minutes in all; small untrained models on the CPU, all transcribed. "
-        "With models of real size all else is a smaller share.",
+        f"{len(media)} files of {minutes:.1f} minutes in all, all transcribed, by small untrained models on the CPU"
+        f"{said}. The larger the models, the smaller the share of all else.",
         f"{len(rounds.whole)} rounds; each ratio is the median of the rounds' own. Processor time grows when somebody "
         "else uses the caches of these cores, wall time when somebody else uses the cores.",
         "The store is no part of the floor: what the consumer uses counts against the engine.",

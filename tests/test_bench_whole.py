@@ -100,6 +100,13 @@ def a_batch(name: str, begin_seconds: float, seconds: float, items: int) -> dict
     }
 
 
+def test_notes_name_what_whoever_runs_it_has_set(sample_video: Path) -> None:
+    assert "models on the CPU. The larger" in whole.notes(Rounds(2), [sample_video])[0]
+    assert (
+        "but for models.speech=x, run.y=1." in whole.notes(Rounds(2), [sample_video], ["models.speech=x", "run.y=1"])[0]
+    )
+
+
 def test_a_trace_tells_the_batches_and_when_the_device_was_busy(tmp_path: Path) -> None:
     others = [{"ph": "M", "name": "process_name", "ts": 0, "args": {"name": "engine"}}, a_batch("write", 0.0, 9.0, 1)]
     runs = [a_batch("image", 10.0, 1.0, 32), a_batch("image", 12.0, 2.0, 8), a_batch("voice", 11.0, 0.5, 4)]
