@@ -194,12 +194,13 @@ def test_both_halves_of_the_floor_do_the_work_of_the_medium(
 def test_a_whole_run_is_seen_from_outside(sample_video: Path, tiny_models: TinyModels, tmp_path: Path) -> None:
     traced = tmp_path / "trace.json"
     options = ("--trace", str(traced))
-    run = Ingest(tiny_settings(models_of(tiny_models)), tmp_path / "run", options).run([sample_video])
-    assert run.report["videos"][0]["frames"] == 20
+    settings = [*tiny_settings(models_of(tiny_models)), "decode.fps=12"]  # work enough to be met in the midst of it
+    run = Ingest(settings, tmp_path / "run", options).run([sample_video])
+    assert run.report["videos"][0]["frames"] == 240
     assert run.total.wall_seconds > run.done.wall_seconds > run.ready.wall_seconds > 0
     assert run.total.cpu_seconds > run.done.total_cpu_seconds > run.ready.total_cpu_seconds > 0
     assert run.work_cpu_by_role()["engine"] > 0
-    assert sum(batch.args["items"] for batch in batches(traced) if batch.name == "image") == 20
+    assert sum(batch.args["items"] for batch in batches(traced) if batch.name == "image") == 240
     drawn = {chart.name: chart for chart in charts(run, traced)}
     assert set(drawn) == {"whole-memory", "whole-cpu", "whole-device", "whole-throughput"}
     assert set(drawn["whole-memory"].lines) - {f"decoder {number}" for number in range(2, 99)} == set(ROLE_NAMES)
