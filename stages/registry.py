@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from stages.base import ROLES, Identity, Model, Role
 from stages.errors import ModelError
+from stages.garbage import collected_seldom
 from stages.lanes import Lanes
 from stages.model_files import check_kind, is_untrained, revision, size_bytes
 from stages.options import ModelOptions, SpeechOptions, VoiceOptions
@@ -75,6 +76,7 @@ def identify(role: Role, source: str, path: Path) -> Identity:
     return Identity(name=_name(source, path), revision=revision(role, path), untrained=is_untrained(path))
 
 
+@collected_seldom()
 def load(
     role: Role,
     options: ModelOptions,

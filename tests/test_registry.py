@@ -1,5 +1,6 @@
 """From settings to models: finding, refusing, identifying, listing, checking."""
 
+import gc
 import itertools
 import shutil
 import struct
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from stages import registry
 from stages.base import ROLES
 from stages.errors import ModelError
+from stages.garbage import YOUNG_OBJECTS
 from stages.image_model import ImageModel
 from stages.model_files import BLOCK_BYTES, BLOCKS, _block_offsets, describe, files_read, revision, size_bytes
 from stages.options import ModelOptions, SpeechOptions, VoiceOptions
@@ -352,3 +354,13 @@ def test_speech_and_voice_models_load_by_the_same_door(tiny_models: TinyModels, 
     options = ModelOptions(speech=str(tiny_models["whisper"]), voice=str(tiny_models["ecapa"]))
     model = registry.load(role, options, SPEECH, "cpu")  # type: ignore[arg-type]
     assert (model.info.role, model.info.name, model.info.untrained) == (role, f"tiny-{family}", True)
+
+
+def test_the_collector_seldom_comes_by_while_a_model_is_loaded(
+    tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, during = gc.get_threshold(), []
+    monkeypatch.setattr(ImageModel, "load", lambda *_, **__: during.append(gc.get_threshold()))
+    registry.load("image", ModelOptions(image=str(tiny_models["clip"])), SPEECH, "cpu")
+    assert during == [(YOUNG_OBJECTS, *before[1:])]
+    assert gc.get_threshold() == before
