@@ -22,7 +22,7 @@ demo: $(VENV)/.ready  ## index a sample video and search it; VIDEO=path takes yo
 	@$(RUN) -m benches.demo
 
 test: $(VENV)/.ready-dev  ## the tests, two files at a time (JOBS=1: one); ARGS="-k store" hands options to pytest
-	@$(RUN) -m pytest -q -n $(or $(JOBS),2) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -q -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.ready-dev  ## ruff and mypy --strict
 	@$(RUN) -m ruff check .

@@ -9,6 +9,28 @@ from benches.sample_video import make_sample
 from stages.tiny import build_tiny
 
 
+# Each takes half a minute of whole runs and more. Begun first, so that no worker has a long one left when others are done.
+LONG = (
+    "test_disturbances",
+    "test_processes",
+    "test_consumer",
+    "test_daemon",
+    "test_device_processes",
+    "test_chaos",
+    "test_checkpoints",
+    "test_cli",
+    "test_baselines",
+    "test_bad_sound",
+    "test_quality",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first; the others, and the tests in each, in their own order."""
+    rank = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
 class TinyModels:
     """The tiny models of this test session, each built when it is first asked for."""
 

@@ -15,6 +15,9 @@ from tests.pins import ROOT, constraints, normal, requirements
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
+# What a `make test ARGS=...` that runs these tests hands to every process below it.
+FROM_MAKE = ("MAKE", "MFLAGS", "ARGS", "JOBS", "KILLS", "SEED", "REAL", "MINUTES", "VIDEO", "QUERY", "DEMO_")
+
 # Answers the Makefile's questions truthfully and only writes down what it is asked to run.
 STAND_IN = """#!/bin/bash
 case "$*" in
@@ -42,7 +45,7 @@ def stand_in(path: Path, then: str = "exit 0") -> None:
 
 
 def make(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(FROM_MAKE)}
     command = ["make", "-C", str(tree), "--no-print-directory", f"PYTHON={tree}/python", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
@@ -103,7 +106,7 @@ def test_a_broken_venv_is_made_anew(tree: Path) -> None:
 def test_test_installs_the_tools_and_passes_the_exit_code_on(tree: Path) -> None:
     assert make(tree, "test", 'ARGS=-k "one or two"').returncode == 0
     assert (tree / ".venv" / "dev.txt").read_text().splitlines()[0].startswith("ruff==")
-    assert calls(tree)[-1] == "-m pytest -q -n 2 --dist loadfile -k one or two"
+    assert calls(tree)[-1] == "-m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -k one or two"
     stand_in(tree / ".venv" / "bin" / "python", then="exit 1")
     assert make(tree, "test").returncode != 0
 

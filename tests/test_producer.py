@@ -1,6 +1,7 @@
 """A decoder's sending: towards an engine that has stopped reading, and of sound tracks in sections."""
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ class Engine:
 def connected(tmp_path: Path) -> Iterator[tuple[Decoder, Engine]]:
     """A decoder with all the credit it can want, and the other ends."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    limits = resource.getrlimit(resource.RLIMIT_CPU)
     with run_directory(str(tmp_path)) as directory:
         endpoints = endpoints_in(directory)
         control: Channel[Any] = Channel.bind(context, endpoints.control, ToSupervisor)
@@ -109,6 +111,7 @@ def connected(tmp_path: Path) -> Iterator[tuple[Decoder, Engine]]:
         for channel in (decoder._items, decoder._control, items, control):
             channel.socket.close(linger=0)
     context.term()
+    resource.setrlimit(resource.RLIMIT_CPU, limits)  # a task has set one, for the whole process
 
 
 @pytest.fixture
