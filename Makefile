@@ -21,8 +21,8 @@ cuda: $(VENV)/.ready-cuda  ## on a machine with an NVIDIA GPU: cuBLAS 12 too, wh
 demo: $(VENV)/.ready  ## index a sample video and search it; VIDEO=path takes your own, QUERY="words" what to look for
 	@$(RUN) -m benches.demo
 
-test: $(VENV)/.ready-dev  ## the tests, two files at a time (JOBS=1: one); ARGS="-k store" hands options to pytest
-	@$(RUN) -m pytest -q -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(VENV)/.ready-dev  ## the tests, three files at a time (JOBS=1: one); ARGS="-k store" hands options to pytest
+	@$(RUN) -m pytest -q -n $(or $(JOBS),3) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.ready-dev  ## ruff and mypy --strict
 	@$(RUN) -m ruff check .

@@ -106,7 +106,7 @@ def test_a_broken_venv_is_made_anew(tree: Path) -> None:
 def test_test_installs_the_tools_and_passes_the_exit_code_on(tree: Path) -> None:
     assert make(tree, "test", 'ARGS=-k "one or two"').returncode == 0
     assert (tree / ".venv" / "dev.txt").read_text().splitlines()[0].startswith("ruff==")
-    assert calls(tree)[-1] == "-m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -k one or two"
+    assert calls(tree)[-1] == "-m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -k one or two"
     stand_in(tree / ".venv" / "bin" / "python", then="exit 1")
     assert make(tree, "test").returncode != 0
 
