@@ -8,8 +8,7 @@ import pytest
 from benches.sample_video import make_sample
 from stages.tiny import build_tiny
 
-
-# Each takes half a minute of whole runs and more. Begun first, so that no worker has a long one left when others are done.
+# Each has half a minute of whole runs and more. Begun first, so that none is left to one worker at the end.
 LONG = (
     "test_disturbances",
     "test_processes",
