@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ LONG = (
     "test_bad_sound",
     "test_quality",
 )
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C: what a shell runs in the background ignores it, and so would the runs that tests end with it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
